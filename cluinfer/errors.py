@@ -1,0 +1,28 @@
+"""The errors that cluinfer raises for what a user gave it; the command line prints them as one line.
+
+Each message says what was wanted, what came, and what to do.
+"""
+
+
+class CluinferError(Exception):
+    """Anything that is wrong with an input, a file or the machine, rather than with cluinfer."""
+
+
+class CheckpointError(CluinferError):
+    """A checkpoint that cannot be read, or does not fit the architecture."""
+
+
+class ArchError(CluinferError):
+    """An architecture that is unknown, or overrides that do not fit it."""
+
+
+class ShapeError(CluinferError):
+    """An input size that the model's grids, folds or strides do not allow, or arrays that do not fit together."""
+
+
+class GraphError(CluinferError):
+    """An ONNX graph that cannot be read, is not what it says, or cannot be exported."""
+
+
+class MissingPackageError(CluinferError):
+    """A package that this command needs is not installed."""
