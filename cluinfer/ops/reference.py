@@ -69,7 +69,8 @@ def cluster_gather(centers: Array, index: Array, weight: Array | None = None) ->
 def _unit(x: Array) -> Array:
     """Vectors along axis 1, divided by max(norm, 1e-12)."""
     norm = np.sqrt(np.square(x).sum(axis=1, keepdims=True))
-    return x / np.maximum(norm, x.dtype.type(EPSILON))
+    unit: Array = x / np.maximum(norm, x.dtype.type(EPSILON))
+    return unit
 
 
 def _check(operator: str, **arrays: Array | None) -> None:

@@ -33,6 +33,8 @@ class Attribute:
 
 @dataclass(frozen=True)
 class Operator:
+    """An operator: what it takes, what it gives, and in one line what it means."""
+
     name: str
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]

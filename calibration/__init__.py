@@ -1,0 +1,1 @@
+"""Calibration and quantization of exported graphs; see the CHANGELOG for what is there yet."""
