@@ -1,4 +1,8 @@
 """The build side: published and user-made clustering models, their checkpoints, and their export to ONNX.
 
-Needs `pip install 'cluinfer[export]'`. Nothing heavy is imported until a function is called.
+Needs `pip install 'cluinfer[export]'`.
 """
+
+from cluinfer.export.load import load_model
+
+__all__ = ["load_model"]
