@@ -65,15 +65,17 @@ def _read_torch(path: Path) -> Any:
 
 def _refuse_programs(path: Path) -> None:
     """Name the kinds of zip files that torch.load would misread or refuse less clearly."""
-    if not zipfile.is_zipfile(path):
-        with path.open("rb") as file:
-            if file.read(2) == b"PK":
-                raise CheckpointError(f"{path}: the file is truncated or damaged; copy or save it again")
-        return
-    with zipfile.ZipFile(path) as archive:
-        names = [info.filename for info in archive.infolist()]
-        if sum(info.file_size for info in archive.infolist()) > 2 * path.stat().st_size + 2**20:
-            raise CheckpointError(f"{path}: unpacks to more than twice its size, which torch.save never makes")
+    with path.open("rb") as file:
+        if file.read(2) != b"PK":
+            return  # an old checkpoint, or nothing that torch.load knows
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+    except Exception as error:  # zipfile raises half a dozen kinds for damaged archives
+        raise CheckpointError(f"{path}: the file is truncated or damaged; copy or save it again") from error
+    names = [entry.filename for entry in entries]
+    if sum(entry.file_size for entry in entries) > 2 * path.stat().st_size + 2**20:
+        raise CheckpointError(f"{path}: unpacks to more than twice its size, which torch.save never makes")
     if any(name.partition("/")[2].startswith("code/") for name in names):
         raise CheckpointError(f"{path}: a TorchScript program, wanted its parameters; {SAVE_ADVICE}")
     if any(name.endswith(("archive_format", "serialized_exported_program.json")) for name in names):

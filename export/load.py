@@ -43,11 +43,11 @@ def load_model(path: str | Path, arch: str | None = None, **overrides: object) -
         if not isinstance(config, ClusterConfig):
             raise ArchError(f"{name or 'this model'} has no grid, fold or heads to set; got {', '.join(overrides)}")
         config = override(config, **overrides)
-    if note and not {"grid", "fold"} & set(overrides):
-        warnings.warn(f"{path}: {note}; set arch, grid or fold to choose", AssumptionWarning, stacklevel=2)
     with torch.device("meta"):  # shapes are compared before memory is asked for
         model = build(config)
     _compare(path, model, state, name, told=arch is not None)
+    if note and not {"grid", "fold"} & set(overrides):
+        warnings.warn(f"{path}: {note}; set arch, grid or fold to choose", AssumptionWarning, stacklevel=2)
     model.load_state_dict(state, strict=True, assign=True)
     setattr(model, "arch", name or f"{family_of(config)}_custom")  # noqa: B010 - torch types attributes as modules
     return model.eval()

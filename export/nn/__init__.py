@@ -1,5 +1,13 @@
 """Blocks to build clustering models from: the published families are made of these, a user's own model can be too."""
 
+from cluinfer.export.nn.attention import (
+    AttentionConsistency,
+    AttentionSeparation,
+    IcascLoss,
+    IcascTerms,
+    class_attention,
+    separability,
+)
 from cluinfer.export.nn.backbone import ClusterNet
 from cluinfer.export.nn.blocks import (
     ChannelLayerNorm,
@@ -17,6 +25,8 @@ from cluinfer.export.torch_ops import cluster_assign, cluster_gather, cluster_sc
 
 __all__ = [
     "Assignment",
+    "AttentionConsistency",
+    "AttentionSeparation",
     "ChannelLayerNorm",
     "ClusterAttention",
     "ClusterBlock",
@@ -24,14 +34,18 @@ __all__ = [
     "ClusterPool",
     "ContextClustering",
     "DepthwisePosition",
+    "IcascLoss",
+    "IcascTerms",
     "Layout",
     "MapGroupNorm",
     "PointEmbed",
     "PointMlp",
     "SharedClusterPool",
     "SharedClusterStage",
+    "class_attention",
     "cluster_assign",
     "cluster_gather",
     "cluster_scatter",
+    "separability",
     "watch_clusters",
 ]
