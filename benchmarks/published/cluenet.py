@@ -56,7 +56,7 @@ class HeadwiseLinear(nn.Module):
         self.bias = nn.Parameter(torch.empty(heads, out_features).uniform_(-bound, bound))
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.einsum("behi,eoi->beho", x, self.weight) + self.bias.unsqueeze(1)
+        return torch.matmul(x, self.weight.transpose(-2, -1)) + self.bias.unsqueeze(1)
 
 
 class Gate(nn.Module):
@@ -79,13 +79,12 @@ class Cluster(ClusterLayer):
     def __init__(self, channels: int, heads: int, head_dim: int, grid: Pair, assigns: bool) -> None:
         super().__init__()
         width = heads * head_dim
-        self.heads, self.assigns = heads, assigns
+        self.heads, self.grid, self.assigns = heads, grid, assigns
         self.k = nn.Conv2d(channels, width, 1)
         self.v = nn.Conv2d(channels, width, 1)
         self.proj = nn.Conv2d(width, channels, 1)
         self.attn_alpha = nn.Parameter(torch.zeros(()))
         self.gate = Gate(heads, head_dim)
-        self.centers = nn.AdaptiveAvgPool2d(grid)
         if assigns:
             self.q = nn.Linear(width, width)
             self.sim_alpha = nn.Parameter(torch.ones(1))
@@ -94,7 +93,8 @@ class Cluster(ClusterLayer):
     def forward(self, x: Tensor, assignment: Assignment | None) -> tuple[Tensor, Assignment]:
         height, width = x.shape[-2:]
         key, value = self.k(x), self.v(x)
-        key_centers, value_centers = self._heads(self.centers(key)), self._heads(self.centers(value))
+        key_centers = self._heads(F.adaptive_avg_pool2d(key, self.grid))
+        value_centers = self._heads(F.adaptive_avg_pool2d(value, self.grid))
         key, value = self._heads(key), self._heads(value)
 
         scale = torch.exp(-self.attn_alpha.clamp(min=math.log(MIN_ALPHA)))

@@ -161,13 +161,12 @@ class Cluster(ClusterLayer):
 
     def __init__(self, channels: int, heads: int, head_dim: int, grid: Pair, fold: Pair) -> None:
         super().__init__()
-        self.heads, self.fold = heads, fold
+        self.heads, self.grid, self.fold = heads, grid, fold
         self.f = nn.Conv2d(channels, heads * head_dim, 1)
         self.v = nn.Conv2d(channels, heads * head_dim, 1)
         self.proj = nn.Conv2d(heads * head_dim, channels, 1)
         self.sim_alpha = nn.Parameter(torch.ones(1))
         self.sim_beta = nn.Parameter(torch.zeros(1))
-        self.centers = nn.AdaptiveAvgPool2d(grid)
 
     def share(self, similarity: Tensor, mask: Tensor) -> Tensor:
         raise NotImplementedError
@@ -177,13 +176,15 @@ class Cluster(ClusterLayer):
         feature = split_regions(split_heads(self.f(x), self.heads), self.fold)
         height, width = feature.shape[-2:]
 
-        cosine = pairwise_cosine(to_points(self.centers(feature)), to_points(feature))
+        feature_centers = to_points(F.adaptive_avg_pool2d(feature, self.grid))
+        value_centers = to_points(F.adaptive_avg_pool2d(value, self.grid))
+        cosine = pairwise_cosine(feature_centers, to_points(feature))
         similarity = torch.sigmoid(self.sim_beta + self.sim_alpha * cosine)
         _, index = self.assign(similarity)
         mask = torch.zeros_like(similarity).scatter_(1, index.unsqueeze(1), 1.0)
         share = self.share(similarity, mask)
 
-        total = (to_points(value).unsqueeze(1) * share.unsqueeze(-1)).sum(dim=2) + to_points(self.centers(value))
+        total = (to_points(value).unsqueeze(1) * share.unsqueeze(-1)).sum(dim=2) + value_centers
         centers = total / (share.sum(dim=-1, keepdim=True) + 1.0)
         out = (centers.unsqueeze(2) * (similarity * mask).unsqueeze(-1)).sum(dim=1)
 

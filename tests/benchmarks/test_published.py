@@ -130,22 +130,22 @@ def test_a_fold_that_does_not_divide_the_map_is_refused():
         build("coc_tiny", num_classes=3)(image(1, 3, 48, 64))
 
 
-@pytest.mark.parametrize("arch", ["coc_tiny", "fec_small", "cluenet_tiny"])
+@pytest.mark.parametrize("arch", ["coc_tiny", "fec_small", "cluenet_cifar"])
 def test_onnx_export_with_dynamic_batch(arch, tmp_path):
+    """Every kind of layer once: exporting is slow. (cluenet_tiny at this size has points within 1e-6 of a tie.)"""
     onnxruntime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
-    model = golden_model(arch, num_classes=5, blocks=(2, 1, 1, 1))  # every kind of layer once: exporting is slow
-    for layer in cluster_layers(model).values():
-        layer.keep_index = False
+    model = build(arch, num_classes=5, blocks=(2, 1, 1, 1)).eval()
+    golden_cases.fill(model, "clue" if arch.startswith("cluenet") else arch[:3])
     path = tmp_path / "model.onnx"
-    example = image(2, 3, 64, 64)
+    example = image(2, 3, 32, 32) if arch == "cluenet_cifar" else image(2, 3, 64, 64)
     batch = ({0: torch.export.Dim("batch")},)
     torch.onnx.export(
         model, (example,), path, dynamo=True, opset_version=18, dynamic_shapes=batch, input_names=["image"]
     )
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     for size in (1, 3):
-        picture = image(size, 3, 64, 64)
+        picture = image(size, *example.shape[1:])
         (logits,) = session.run(None, {"image": picture.numpy()})
         with torch.no_grad():
             expected = model(picture)
