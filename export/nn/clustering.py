@@ -180,9 +180,9 @@ def pool_to(x: Tensor, grid: Pair) -> Tensor:
 
 
 def _windows(size: int, count: int, like: Tensor) -> Tensor:
-    """Adaptive windows as rows of a matrix [count, size], each summing to 1."""
-    matrix = torch.zeros(count, size, dtype=torch.float64)
+    """Adaptive windows as rows of a matrix [count, size], each summing to 1; a constant when exported."""
+    rows = []
     for i in range(count):
         start, stop = i * size // count, -(-(i + 1) * size // count)
-        matrix[i, start:stop] = 1 / (stop - start)
-    return matrix.to(like)
+        rows.append([1 / (stop - start) if start <= j < stop else 0.0 for j in range(size)])
+    return torch.tensor(rows, dtype=like.dtype, device=like.device)
