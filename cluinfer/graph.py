@@ -1,0 +1,227 @@
+"""What an exported graph says of itself: the promise, kept as JSON in the ONNX file's metadata.
+
+It is enough to prepare a picture for the graph and to make sense of every output. It comes from a file, so `from_json`
+checks every field; `check_outputs` holds it against the outputs that a graph really has.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from cluinfer.errors import GraphError
+
+KEY = "cluinfer"  # of the metadata entry
+VERSION = 1
+INPUT, LOGITS = "image", "logits"
+EVIDENCE, EVIDENCE_CLASSES = "evidence", "evidence_classes"
+ATTENTION = ("attention/last", "attention/inner")
+ATTENTION_CLASSES = "attention_classes"
+FEATURES = "features"  # prefix of a backbone's outputs: features/1, features/2, ...
+LIMIT = 1 << 16  # no side, count or index of a real graph exceeds this
+
+Pair = tuple[int, int]
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """How a picture becomes the input: resized so that the crop is this share of it, cropped, then normalised."""
+
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+    crop: float = 0.9
+    interpolation: str = "bicubic"
+
+
+@dataclass(frozen=True)
+class ClusterOutput:
+    """One cluster map: an output int32 [B, heads, rows, columns] of ids, unique within a head across regions.
+
+    The id of centre m of region r is r * (grid rows * grid columns) + m; regions and centres are counted row by row.
+    """
+
+    layer: str  # module path in the checkpoint
+    alias: str  # stage1, pool1, ...; empty for a layer that is neither a stage's last nor a pool
+    pool: bool  # its centres are the points of the next stage
+    stage: int  # from 1
+    heads: int
+    fold: Pair  # regions
+    grid: Pair  # centres of one region
+    size: Pair  # points of the whole map
+
+    @property
+    def output(self) -> str:
+        """The name of the graph's output."""
+        return f"clusters/{self.layer}"
+
+
+@dataclass(frozen=True)
+class Promise:
+    """Everything that an exported graph says of itself."""
+
+    arch: str
+    family: str
+    size: Pair
+    classes: int | None  # None: a backbone
+    names: tuple[str, ...] = ()  # of the classes, if known
+    preprocess: Preprocess = field(default_factory=Preprocess)
+    maps: tuple[ClusterOutput, ...] = ()
+    evidence: int = 0  # how many classes the evidence is given for
+    attention: int = 0  # how many classes the attention is given for
+    features: int = 0  # how many feature maps a backbone gives
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """The names of the graph's outputs, in order."""
+        names = [LOGITS] if self.classes is not None else [f"{FEATURES}/{i + 1}" for i in range(self.features)]
+        names += [each.output for each in self.maps]
+        names += [EVIDENCE, EVIDENCE_CLASSES] if self.evidence else []
+        names += [*ATTENTION, ATTENTION_CLASSES] if self.attention else []
+        return tuple(names)
+
+    def to_json(self) -> str:
+        """The metadata entry."""
+        return json.dumps({"version": VERSION, **asdict(self)}, separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str) -> Promise:
+        """Read a metadata entry, refusing whatever is not as `to_json` writes it."""
+        try:
+            held = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise GraphError(f"the graph's description is not JSON: {error}") from error
+        return cls(**_Reader(held, "").promise())
+
+    def check_outputs(self, shapes: Mapping[str, tuple[int | None, ...]]) -> None:
+        """Refuse a graph whose outputs are not the promised ones; None stands for a dimension that is not fixed."""
+        missing = [name for name in self.outputs if name not in shapes]
+        surplus = [name for name in shapes if name not in self.outputs]
+        if missing or surplus:
+            what = f"promises outputs it does not have: {', '.join(missing)}" if missing else ""
+            what += " and " if missing and surplus else ""
+            what += f"has outputs it does not promise: {', '.join(surplus)}" if surplus else ""
+            raise GraphError(f"the graph {what}; export it again")
+        for name, wanted in self._shapes().items():
+            got = shapes[name]
+            fits = len(got) == len(wanted) and all(
+                w is None or g is None or g == w for g, w in zip(got, wanted, strict=True)
+            )
+            if not fits:
+                raise GraphError(f"the graph promises {name} of shape {_text(wanted)}, but it has {_text(got)}")
+
+    def _shapes(self) -> dict[str, tuple[int | None, ...]]:
+        shapes: dict[str, tuple[int | None, ...]] = {each.output: (None, each.heads, *each.size) for each in self.maps}
+        if self.classes is not None:
+            shapes[LOGITS] = (None, self.classes)
+        if self.evidence:
+            shapes |= {EVIDENCE: (None, self.evidence, None, None), EVIDENCE_CLASSES: (None, self.evidence)}
+        if self.attention:
+            shapes |= dict.fromkeys(ATTENTION, (None, self.attention, None, None))
+            shapes[ATTENTION_CLASSES] = (None, self.attention)
+        return shapes
+
+
+class _Reader:
+    """Takes one JSON object apart, naming the field at fault."""
+
+    def __init__(self, held: Any, path: str) -> None:
+        if not isinstance(held, dict):
+            raise GraphError(f"the graph's description is wrong: {path or 'it'} must be an object, got {held!r:.60}")
+        self.held, self.path = dict(held), path
+
+    def take(self, name: str, kind: type | tuple[type, ...]) -> Any:
+        value = self.held.pop(name, None)
+        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+            wanted = kind.__name__ if isinstance(kind, type) else "number"
+            raise GraphError(f"the graph's description is wrong: {self.path}{name} must be {wanted}, got {value!r:.60}")
+        return value
+
+    def number(self, name: str, low: int = 0) -> int:
+        value: int = self.take(name, int)
+        if not low <= value <= LIMIT:
+            raise GraphError(f"the graph's description is wrong: {self.path}{name} = {value} is not in {low}..{LIMIT}")
+        return value
+
+    def pair(self, name: str) -> Pair:
+        inner = self.take(name, list)
+        one = _Reader(dict(enumerate(inner)), f"{self.path}{name}.")
+        pair = one.number(0, 1), one.number(1, 1)  # type: ignore[arg-type]
+        one.end()
+        return pair
+
+    def floats(self, name: str) -> tuple[float, float, float]:
+        inner = _Reader(dict(enumerate(self.take(name, list))), f"{self.path}{name}.")
+        three = tuple(float(inner.take(i, (int, float))) for i in range(3))  # type: ignore[arg-type]
+        inner.end()
+        return three  # type: ignore[return-value]
+
+    def end(self) -> None:
+        if self.held:
+            raise GraphError(f"the graph's description is wrong: unknown field {self.path}{next(iter(self.held))}")
+
+    def promise(self) -> dict[str, Any]:
+        version = self.number("version")
+        if version > VERSION:
+            raise GraphError(
+                f"the graph's description is of version {version}, this cluinfer reads up to {VERSION}; update cluinfer"
+            )
+        classes = self.held.pop("classes", None)
+        if classes is not None:
+            self.held["classes"] = classes
+            classes = self.number("classes", 1)
+        names = self.take("names", list)
+        if not all(isinstance(name, str) for name in names) or (names and len(names) != classes):
+            raise GraphError(
+                f"the graph's description is wrong: names must be {classes} texts, got {len(names)} entries"
+            )
+        taken = {
+            "arch": self.take("arch", str),
+            "family": self.take("family", str),
+            "size": self.pair("size"),
+            "classes": classes,
+            "names": tuple(names),
+            "preprocess": _Reader(self.take("preprocess", dict), "preprocess.").preprocess(),
+            "maps": tuple(
+                _Reader(each, f"maps.{i}.").cluster_output() for i, each in enumerate(self.take("maps", list))
+            ),
+            "evidence": self.number("evidence"),
+            "attention": self.number("attention"),
+            "features": self.number("features"),
+        }
+        self.end()
+        return taken
+
+    def preprocess(self) -> Preprocess:
+        made = Preprocess(
+            self.floats("mean"),
+            self.floats("std"),
+            float(self.take("crop", (int, float))),
+            self.take("interpolation", str),
+        )
+        self.end()
+        if not 0 < made.crop <= 1 or not all(s > 0 for s in made.std):
+            raise GraphError("the graph's description is wrong: preprocess needs a crop in (0, 1] and positive std")
+        return made
+
+    def cluster_output(self) -> ClusterOutput:
+        made = ClusterOutput(
+            layer=self.take("layer", str),
+            alias=self.take("alias", str),
+            pool=self.take("pool", bool),
+            stage=self.number("stage", 1),
+            heads=self.number("heads", 1),
+            fold=self.pair("fold"),
+            grid=self.pair("grid"),
+            size=self.pair("size"),
+        )
+        self.end()
+        if any(side % parts for side, parts in zip(made.size, made.fold, strict=True)):
+            raise GraphError(f"the graph's description is wrong: {self.path}size does not split into its fold")
+        return made
+
+
+def _text(shape: tuple[int | None, ...]) -> str:
+    return "[" + ", ".join("?" if side is None else str(side) for side in shape) + "]"
