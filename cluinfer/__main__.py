@@ -1,0 +1,8 @@
+"""`python -m cluinfer`: the command line."""
+
+import sys
+
+from cluinfer.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

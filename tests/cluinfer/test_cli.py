@@ -1,0 +1,145 @@
+"""The command line: what it prints, where, and with which exit code."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from types import ModuleType
+
+import pytest
+
+import cluinfer
+from cluinfer.cli import main
+from cluinfer.errors import CheckpointError
+
+
+@dataclass(frozen=True)
+class Row:
+    """Stands in for an ArchSummary: these tests need no torch."""
+
+    name: str
+    family: str
+    parameters: int
+    macs: int
+    size: tuple[int, int, int]
+    classes: int
+
+
+ROWS = [
+    Row("cluenet_cifar", "cluenet", 3_020_000, 189_000_000, (3, 32, 32), 100),
+    Row("coc_tiny", "coc", 5_280_123, 1_119_900_000, (3, 224, 224), 1000),
+]
+
+
+@pytest.fixture
+def archs(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    module = ModuleType("cluinfer.export.archs")
+    module.summaries = lambda: ROWS  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "cluinfer.export", ModuleType("cluinfer.export"))
+    monkeypatch.setitem(sys.modules, "cluinfer.export.archs", module)
+    return module
+
+
+def raise_in(archs: ModuleType, error: BaseException) -> None:
+    def fail() -> None:
+        raise error
+
+    archs.summaries = fail  # type: ignore[attr-defined]
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr() == (f"cluinfer {cluinfer.__version__}\n", "")
+
+
+def test_runs_as_a_module() -> None:
+    ran = subprocess.run([sys.executable, "-m", "cluinfer", "--version"], capture_output=True, text=True, check=True)
+    assert (ran.stdout, ran.stderr) == (f"cluinfer {cluinfer.__version__}\n", "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "the following arguments are required: COMMAND; see cluinfer --help"),
+        (["archs", "--colour"], "unrecognized arguments: --colour; see cluinfer --help"),
+        (["archs", "--json=1"], "argument --json: ignored explicit argument '1'; see cluinfer archs --help"),
+    ],
+)
+def test_usage_errors_are_one_line(capsys: pytest.CaptureFixture[str], arguments: list[str], message: str) -> None:
+    assert main(arguments) == 2
+    assert capsys.readouterr() == ("", f"cluinfer: error: {message}\n")
+
+
+@pytest.mark.usefixtures("archs")
+def test_archs_is_an_aligned_table(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["archs"]) == 0
+    assert capsys.readouterr() == (
+        "arch           family       input  classes  parameters (M)  GMACs\n"
+        "cluenet_cifar  cluenet    3x32x32      100            3.02  0.189\n"
+        "coc_tiny       coc      3x224x224     1000            5.28  1.120\n",
+        "",
+    )
+
+
+@pytest.mark.usefixtures("archs")
+def test_archs_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["archs", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)[0] == {
+        "name": "cluenet_cifar",
+        "family": "cluenet",
+        "parameters": 3_020_000,
+        "macs": 189_000_000,
+        "size": [3, 32, 32],
+        "classes": 100,
+    }
+
+
+def test_errors_are_one_line(archs: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+    raise_in(archs, CheckpointError("wanted a checkpoint,\n  got a picture"))
+    assert main(["archs"]) == 2
+    assert capsys.readouterr() == ("", "cluinfer: error: wanted a checkpoint, got a picture\n")
+
+
+@pytest.mark.parametrize(
+    ("module", "extra"),
+    [("torch", "export"), ("onnx.helper", "export"), ("openvino", "openvino"), ("tensorrt", "trt")],
+)
+def test_missing_packages_say_what_to_install(
+    archs: ModuleType, capsys: pytest.CaptureFixture[str], module: str, extra: str
+) -> None:
+    raise_in(archs, ModuleNotFoundError(f"No module named {module!r}", name=module))
+    package = module.partition(".")[0]
+    assert main(["archs"]) == 2
+    assert capsys.readouterr() == (
+        "",
+        f"cluinfer: error: cluinfer archs needs {package}, which is not installed: pip install 'cluinfer[{extra}]'\n",
+    )
+
+
+def test_a_bug_keeps_its_traceback(archs: ModuleType) -> None:
+    raise_in(archs, ModuleNotFoundError("No module named 'cluinfer.gone'", name="cluinfer.gone"))
+    with pytest.raises(ModuleNotFoundError, match=r"cluinfer\.gone"):
+        main(["archs"])
+
+
+def test_interrupted(archs: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+    raise_in(archs, KeyboardInterrupt())
+    assert main(["archs"]) == 130
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.usefixtures("archs")
+def test_a_reader_that_has_gone_is_no_error(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with io.TextIOWrapper(os.fdopen(writer, "wb")) as pipe:
+        monkeypatch.setattr(sys, "stdout", pipe)
+        assert main(["archs"]) == 141
+        print("what is still written goes nowhere", flush=True)
+    assert capsys.readouterr().err == ""
