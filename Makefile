@@ -1,0 +1,51 @@
+# `make test` and `make lint` do everything in a virtual environment of their own, .venv; nothing else is touched.
+#   make test PYTHON=python3.12          with another Python (after `make clean`)
+#   make test TESTS=tests/cluinfer       some tests only; PYTEST_ARGS for anything else
+#   make lint, make format, make clean
+
+PYTHON ?= python3
+JOBS ?= 2
+TESTS ?=
+PYTEST_ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+# Everything that ends up in the wheel. The folders are listed too, so that a removed file counts as a change.
+SOURCES := CMakeLists.txt LICENSE README.md $(shell find -L cluinfer -name __pycache__ -prune -o -print)
+
+.PHONY: test lint format clean
+
+# Two workers with one thread each are quicker than one worker whose libraries thread every small operation.
+# `pytest`, not `python -m pytest`: the latter would put the checkout before the installed package.
+test: $(VENV)/installed.stamp
+	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/pytest -n $(JOBS) $(PYTEST_ARGS) $(TESTS)
+
+lint: $(VENV)/packages.stamp
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/packages.stamp
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
+
+# Not editable: the tests run what users get, so a file missing from the wheel fails them, and the native library
+# lies where it does for users. Every change of a source reinstalls, which takes seconds (build/ is kept).
+$(VENV)/installed.stamp: $(VENV)/packages.stamp $(SOURCES)
+	PATH="$(abspath $(BIN)):$$PATH" $(PIP) install --quiet --no-build-isolation --no-deps --force-reinstall .
+	@touch $@
+
+# Every package, by the extras of pyproject.toml: pip reads those from the project alone, so the project comes along,
+# without the native part. What builds it comes first, since the build is not isolated (isolation ignores the pins).
+$(VENV)/packages.stamp: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) install --quiet --constraint constraints.txt cmake ninja scikit-build-core
+	$(PIP) install --quiet --constraint constraints.txt --no-build-isolation \
+	  --config-settings=wheel.cmake=false '.[export,openvino,dev]'
+	@touch $@
