@@ -1,0 +1,98 @@
+// CLUENet's soft global aggregation: every centre is a softmax-weighted mean of all points.
+//
+// The softmax needs a shift so that exp neither overflows nor loses every term. Cosines are at most 1, so for a
+// modest scale the shift 1 will do: exp(scale * (cos - 1)) >= exp(-2 * scale). Above that the largest cosine of
+// each centre is found first, by one more pass.
+#include "operators.hpp"
+
+namespace cluinfer {
+namespace {
+
+constexpr float modest_scale = 20.0f;
+
+struct Aggregation {
+    const Run& run;
+    const Shape& shape;
+    const Map &keys, &values;
+    float scale;
+    float *aggregated, *features;
+    const std::int64_t groups = shape.groups(), size = shape.points(), count = shape.centres();
+    const std::int64_t parts = blocks(size), stride = padded(shape.channels), rows = padded(count);
+    const std::int64_t scratch = scratch_floats(shape.channels, count);
+    CentreSet centres{groups, count, shape.channels};
+    Floats pooled = floats(groups * count * stride);
+    Floats shift = Floats(static_cast<std::size_t>(groups * parts * count), 1.0f);
+    Floats sums = floats(groups * parts * rows * stride), mass = floats(groups * parts * count);
+
+    void pool(std::int64_t g, std::int64_t m) {
+        pool_window(run.kernels, region(keys, shape, g), shape.grid_rows, shape.grid_columns, m, centres.row(g, m));
+        pool_window(run.kernels, region(values, shape, g), shape.grid_rows, shape.grid_columns, m,
+                    pooled.data() + (g * count + m) * stride);
+    }
+    bool needs_peaks() const { return !(scale <= modest_scale && scale >= -modest_scale); }
+    void peak(std::int64_t g, std::int64_t k, float* space) {
+        const std::int64_t first = k * block_points;
+        float* top = shift.data() + (g * parts + k) * count;
+        std::fill(top, top + count, -1e30f);
+        run.kernels.peak(flat(region(keys, shape, g)), first, std::min(block_points, size - first), centres.of(g), top,
+                         space);
+    }
+    void join_peaks(std::int64_t g) {
+        float* top = shift.data() + g * parts * count;
+        for (std::int64_t k = 1; k < parts; ++k)
+            for (std::int64_t m = 0; m < count; ++m) top[m] = std::max(top[m], top[k * count + m]);
+    }
+    void attend(std::int64_t g, std::int64_t k, float* space) {
+        const std::int64_t first = k * block_points, part = g * parts + k;
+        run.kernels.attend(flat(region(keys, shape, g)), flat(region(values, shape, g)), first,
+                           std::min(block_points, size - first), centres.of(g), scale,
+                           shift.data() + g * parts * count, sums.data() + part * rows * stride,
+                           mass.data() + part * count, space);
+    }
+    void settle(std::int64_t g) {
+        float* total = sums.data() + g * parts * rows * stride;
+        float* weights = mass.data() + g * parts * count;
+        for (std::int64_t k = 1; k < parts; ++k) {
+            run.kernels.add(total, total + k * rows * stride, count * stride);
+            for (std::int64_t m = 0; m < count; ++m) weights[m] += weights[k * count + m];
+        }
+        for (std::int64_t c = 0; c < shape.channels; ++c)
+            for (std::int64_t m = 0; m < count; ++m) {
+                const std::int64_t at = (g * shape.channels + c) * count + m;
+                aggregated[at] = total[m * stride + c] / weights[m];
+                if (features) features[at] = pooled[static_cast<std::size_t>((g * count + m) * stride + c)];
+            }
+    }
+};
+
+}  // namespace
+
+void aggregate(const Run& run, const Shape& shape, const Map& keys, const Map& values, float scale, float* aggregated,
+               float* features) {
+    Aggregation a{run, shape, keys, values, scale, aggregated, features};
+    if (run.by_group(a.groups, a.size)) {
+        run.each(a.groups, a.scratch, [&](std::int64_t g, float* space) {
+            for (std::int64_t m = 0; m < a.count; ++m) a.pool(g, m);
+            a.centres.pack(run.kernels, g);
+            for (std::int64_t k = 0; a.needs_peaks() && k < a.parts; ++k) a.peak(g, k, space);
+            if (a.needs_peaks()) a.join_peaks(g);
+            for (std::int64_t k = 0; k < a.parts; ++k) a.attend(g, k, space);
+            a.settle(g);
+        });
+        return;
+    }
+    const auto by_part = [&](auto step) {
+        run.each(a.groups * a.parts, a.scratch,
+                 [&](std::int64_t i, float* space) { step(i / a.parts, i % a.parts, space); });
+    };
+    run.each(a.groups * a.count, 0, [&](std::int64_t i, float*) { a.pool(i / a.count, i % a.count); });
+    run.each(a.groups, 0, [&](std::int64_t g, float*) { a.centres.pack(run.kernels, g); });
+    if (a.needs_peaks()) {
+        by_part([&](std::int64_t g, std::int64_t k, float* space) { a.peak(g, k, space); });
+        run.each(a.groups, 0, [&](std::int64_t g, float*) { a.join_peaks(g); });
+    }
+    by_part([&](std::int64_t g, std::int64_t k, float* space) { a.attend(g, k, space); });
+    run.each(a.groups, 0, [&](std::int64_t g, float*) { a.settle(g); });
+}
+
+}  // namespace cluinfer

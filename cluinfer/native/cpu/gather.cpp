@@ -1,0 +1,35 @@
+#include "operators.hpp"
+
+namespace cluinfer {
+
+void gather(const Run& run, const Shape& shape, const float* centres, std::int64_t count, const std::int32_t* index,
+            const float* weight, const Map& out) {
+    const std::int64_t groups = shape.groups(), size = shape.points(), parts = blocks(size);
+    const std::int64_t channels = shape.channels, stride = padded(channels);
+    Floats rows = floats(groups * count * stride);
+    run.each(groups, 0, [&](std::int64_t g, float*) {
+        transpose_centres(centres + g * channels * count, channels, count, rows.data() + g * count * stride);
+    });
+    run.each(groups * parts, scratch_floats(channels, 1), [&](std::int64_t i, float* scratch) {
+        const std::int64_t g = i / parts, first = i % parts * block_points;
+        run.kernels.gather(flat(region(out, shape, g)), first, std::min(block_points, size - first),
+                           index + g * size + first, weight ? weight + g * size + first : nullptr,
+                           rows.data() + g * count * stride, count, scratch);
+    });
+}
+
+void write_clusters(const Shape& shape, std::int64_t g, std::int64_t first, std::int64_t count,
+                    const std::int32_t* index, std::int32_t* clusters) {
+    const std::int64_t r = g % shape.regions(), plane = g / shape.regions();
+    const std::int64_t high = shape.rows / shape.fold_rows, wide = shape.columns / shape.fold_columns;
+    const auto base = static_cast<std::int32_t>(r * shape.centres());
+    std::int32_t* corner = clusters + plane * shape.rows * shape.columns +
+                           r / shape.fold_columns * high * shape.columns + r % shape.fold_columns * wide;
+    std::int64_t row = first / wide, column = first % wide;
+    for (std::int64_t i = 0; i < count; ++i) {
+        corner[row * shape.columns + column] = base + index[i];
+        if (++column == wide) column = 0, ++row;
+    }
+}
+
+}  // namespace cluinfer

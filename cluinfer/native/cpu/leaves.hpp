@@ -1,0 +1,295 @@
+// The leaf kernels of one instruction set; see kernels.hpp for what each does.
+#pragma once
+
+#include "nearest.hpp"
+
+namespace {
+
+using cluinfer::padded;
+using cluinfer::tile_points;
+
+inline int64_t pack(const float* rows, int64_t stride, int64_t count, int64_t channels, int64_t begin, int64_t end,
+                    float* packed) {
+    int64_t first_nan = -1;
+    for (int64_t p = begin; p < end; p += panel) {
+        float* to = packed + p * channels;
+        for (int i = 0; i < panel; ++i) {
+            const float* row = rows + least(p + i, count - 1) * stride;
+            V squares = set(0);
+            int64_t c = 0;
+            for (; c + lanes <= channels; c += lanes) squares = fma(load(row + c), load(row + c), squares);
+            float square = sum(squares);
+            for (; c < channels; ++c) square += row[c] * row[c];
+            const float norm = __builtin_sqrtf(square);
+            const float scale = 1.0f / (norm > epsilon ? norm : norm != norm ? norm : epsilon);
+            float zero = 0;
+            for (c = 0; c < channels; ++c) {
+                const float x = row[c] * scale;
+                zero += x * 0.0f;
+                to[c * panel + i] = x;
+            }
+            if (zero != zero && first_nan < 0) first_nan = least(p + i, count - 1);
+        }
+    }
+    return first_nan;
+}
+
+inline void average(const Points& points, int64_t row, int64_t row_end, int64_t column, int64_t column_end, float* out) {
+    const int64_t channels = points.channels;
+    const float size = static_cast<float>((row_end - row) * (column_end - column));
+    if (points.channel == 1) {
+        for (int64_t c = 0; c < channels; c += lanes) {
+            const int n = static_cast<int>(least(lanes, channels - c));
+            V total = set(0);
+            for (int64_t i = row; i < row_end; ++i) {
+                const float* at = points.data + i * points.row + column * points.column + c;
+                V line = set(0);  // a sum of sums: the error grows with a side of the window, not with its area
+                for (int64_t j = column; j < column_end; ++j, at += points.column)
+                    line = line + (n == lanes ? load(at) : load(at, n));
+                total = total + line;
+            }
+            store(out + c, total / set(size));
+        }
+        // whole vectors were stored: row_unit is a multiple of every vector length
+        for (int64_t c = (channels + lanes - 1) / lanes * lanes; c < padded(channels); ++c) out[c] = 0;
+        return;
+    }
+    for (int64_t c = 0; c < padded(channels); ++c) {
+        out[c] = 0;
+        if (c >= channels) continue;
+        V total = set(0);
+        float rest = 0;
+        for (int64_t i = row; i < row_end; ++i) {
+            const float* line = points.data + i * points.row + c * points.channel;
+            int64_t j = column;
+            if (points.column == 1)
+                for (; j < column_end; j += lanes) {
+                    const int n = static_cast<int>(least(lanes, column_end - j));
+                    total = total + (n == lanes ? load(line + j) : load(line + j, n));
+                }
+            for (; j < column_end; ++j) rest += line[j * points.column];
+        }
+        out[c] = (sum(total) + rest) / size;
+    }
+}
+
+inline void scatter(const Points& values, int64_t first, int64_t count, const int32_t* index, const float* weight,
+                    int64_t centres, float* sums, float* mass, float* scratch) {
+    const int64_t channels = values.channels, stride = padded(channels);
+    float* at[tile_points];
+    for (int64_t start = 0; start < count; start += tile_points) {
+        const int64_t width = least(tile_points, count - start);
+        as_rows(values, first + start, width, at, scratch);
+        for (int64_t p = 0; p < width; ++p) {
+            const int64_t m = index[start + p];
+            if (m < 0 || m >= centres) continue;
+            const float w = weight ? weight[start + p] : 1.0f;
+            float* to = sums + m * stride;
+            int64_t c = 0;
+            for (; c + lanes <= channels; c += lanes) store(to + c, fma(load(at[p] + c), set(w), load(to + c)));
+            if (c < channels)
+                store(to + c, fma(load(at[p] + c, static_cast<int>(channels - c)), set(w), load(to + c)));
+            mass[m] += w;
+        }
+    }
+}
+
+inline void gather(const Points& out, int64_t first, int64_t count, const int32_t* index, const float* weight,
+                   const float* rows, int64_t centres, float* scratch) {
+    const int64_t channels = out.channels, stride = padded(channels);
+    const bool in_place = out.channel == 1;
+    float* at[tile_points];
+    for (int64_t start = 0; start < count; start += tile_points) {
+        const int64_t width = least(tile_points, count - start);
+        locate(out, first + start, width, width, at);
+        for (int64_t p = 0; p < width; ++p) {
+            const int64_t m = index[start + p];
+            const bool inside = m >= 0 && m < centres;
+            const float* from = rows + (inside ? m : 0) * stride;
+            const float w = weight ? weight[start + p] : 1.0f;
+            float* to = in_place ? at[p] : scratch + p * stride;
+            int64_t c = 0;
+            for (; c + lanes <= channels; c += lanes) store(to + c, inside ? load(from + c) * set(w) : set(0));
+            if (c < channels)
+                store(to + c, inside ? load(from + c) * set(w) : set(0), static_cast<int>(channels - c));
+        }
+        if (in_place) continue;
+        for (int64_t p = 0; p < width; p += 8) {
+            int64_t c = 0;
+            if (p + 8 <= width && side_by_side(at + p, 8)) {
+                const float* from[8];
+                for (int i = 0; i < 8; ++i) from[i] = scratch + (p + i) * stride;
+                for (; c + 8 <= channels; c += 8) transpose8(from, c, at[p] + c * out.channel, out.channel);
+            }
+            for (; c < channels; ++c)
+                for (int64_t i = p; i < least(p + 8, width); ++i) at[i][c * out.channel] = scratch[i * stride + c];
+        }
+    }
+}
+
+// sums[m] += similarity[m][p] * row(p) for panels of centres from `first` on; similarity is [centre][tile].
+template <int P, int C>
+inline void weigh(const float* similarity, float* const* rows, int64_t width, int64_t channel, int64_t channels,
+                  float* sums, int64_t stride) {
+    V total[P][C];
+    for (auto& row : total)
+        for (V& t : row) t = set(0);
+    const int tail = static_cast<int>(channels - channel - (C - 1) * lanes);
+    for (int64_t p = 0; p < width; ++p) {
+        V x[C];
+#pragma GCC unroll 4
+        for (int c = 0; c < C - 1; ++c) x[c] = load(rows[p] + channel + c * lanes);
+        x[C - 1] = tail >= lanes ? load(rows[p] + channel + (C - 1) * lanes)
+                                 : load(rows[p] + channel + (C - 1) * lanes, tail);
+#pragma GCC unroll 8
+        for (int m = 0; m < P; ++m) {
+            const V s = set(similarity[m * tile + p]);
+#pragma GCC unroll 4
+            for (int c = 0; c < C; ++c) total[m][c] = fma(x[c], s, total[m][c]);
+        }
+    }
+    for (int m = 0; m < P; ++m)
+        for (int c = 0; c < C; ++c) {
+            float* to = sums + m * stride + channel + c * lanes;
+            store(to, load(to) + total[m][c]);
+        }
+}
+
+template <int P>
+inline void weigh_all(const float* similarity, float* const* rows, int64_t width, int64_t channels, float* sums) {
+    const int64_t stride = padded(channels);
+    constexpr int wide = lanes == 16 ? 2 : 3;
+    int64_t c = 0;
+    for (; channels - c > (wide - 1) * lanes; c += wide * lanes)
+        weigh<P, wide>(similarity, rows, width, c, channels, sums, stride);
+    for (; c < channels; c += lanes) weigh<P, 1>(similarity, rows, width, c, channels, sums, stride);
+}
+
+template <int N>
+struct Softmax {
+    float scale;
+    const float* shift;
+    int64_t count, centres;
+    float *similarity, *mass;
+    template <int R>
+    bool operator()(const V (&sums)[R][N], int64_t centre) {
+        for (int m = 0; m < R && centre + m < centres; ++m) {
+            V total = set(0);
+            for (int j = 0; j < N; ++j) {
+                const int n = static_cast<int>(count - j * lanes);
+                if (n <= 0) break;
+                const V e = exponential(set(scale) * (sums[m][j] - set(shift[centre + m])));
+                float* to = similarity + (centre + m) * tile + j * lanes;
+                store(to, e);
+                total = total + (n >= lanes ? e : load(to, n));
+            }
+            mass[centre + m] += sum(total);
+        }
+        return false;
+    }
+};
+
+template <int N>
+inline void attend_tile(const Points& keys, const Points& values, int64_t first, int64_t count, const Centres& centres,
+                        float scale, const float* shift, float* sums, float* mass, float* scratch) {
+    float* similarity = scratch + tile_points * padded(keys.channels);
+    unit_tile<N>(keys, first, count, false, scratch);
+    Softmax<N> softmax{scale, shift, count, centres.count, similarity, mass};
+    scan<N>(scratch, centres, softmax);
+    float* at[tile_points];
+    as_rows(values, first, count, at, scratch);
+    int64_t m = 0;
+    const int64_t stride = padded(values.channels);
+    constexpr int together = panels_at_once * panel;
+    for (; m + together <= centres.count; m += together)
+        weigh_all<together>(similarity + m * tile, at, count, values.channels, sums + m * stride);
+    for (; m < centres.count; ++m) weigh_all<1>(similarity + m * tile, at, count, values.channels, sums + m * stride);
+}
+
+template <int N>
+struct Peak {
+    float* top;
+    int64_t centres;
+    template <int R>
+    bool operator()(const V (&sums)[R][N], int64_t centre) {
+        for (int m = 0; m < R && centre + m < centres; ++m) {
+            V highest = set(top[centre + m]);
+            for (int j = 0; j < N; ++j) highest = larger(sums[m][j], highest);
+            float x[lanes];
+            store(x, highest);
+            for (float f : x) top[centre + m] = f > top[centre + m] ? f : top[centre + m];
+        }
+        return false;
+    }
+};
+
+template <int N>
+inline void peak_tile(const Points& points, int64_t first, int64_t count, const Centres& centres, float* top,
+                      float* scratch) {
+    unit_tile<N>(points, first, count, false, scratch);
+    Peak<N> peak{top, centres.count};
+    scan<N>(scratch, centres, peak);
+}
+
+// Calls f(first, count) for every tile; the template argument is the number of vectors the tile needs.
+#define CLUINFER_TILES(COUNT, CALL)                                                 \
+    for (int64_t start = 0; start < (COUNT); start += tile) {                       \
+        const int64_t width = least(tile, (COUNT) - start);                         \
+        if (width > 2 * lanes) { constexpr int N = 3; CALL; }                       \
+        else if (width > lanes) { constexpr int N = 2; CALL; }                      \
+        else { constexpr int N = 1; CALL; }                                         \
+    }
+
+inline void attend(const Points& keys, const Points& values, int64_t first, int64_t count, const Centres& centres,
+                   float scale, const float* shift, float* sums, float* mass, float* scratch) {
+    CLUINFER_TILES(count, (attend_tile<N>(keys, values, first + start, width, centres, scale, shift, sums, mass,
+                                          scratch)))
+}
+
+inline void peak(const Points& points, int64_t first, int64_t count, const Centres& centres, float* top,
+                 float* scratch) {
+    CLUINFER_TILES(count, (peak_tile<N>(points, first + start, width, centres, top, scratch)))
+}
+
+inline void add(float* into, const float* from, int64_t count) {
+    for (int64_t i = 0; i < count; i += lanes) store(into + i, load(into + i) + load(from + i));
+}
+
+inline void collect(const Points& points, const int32_t* order, int64_t count, const float* base, float* out) {
+    const int64_t channels = points.channels;
+    const V size = set(static_cast<float>(count) + 1.0f);
+    for (int64_t c = 0; c < channels; c += lanes) {
+        const int n = static_cast<int>(least(lanes, channels - c));
+        V total = load(base + c);
+        for (int64_t i = 0; i < count; ++i) {
+            const float* at = points.data + c;
+            if (points.rows == 1)
+                at += order[i] * points.column;
+            else
+                at += order[i] / points.columns * points.row + order[i] % points.columns * points.column;
+            total = total + (n == lanes ? load(at) : load(at, n));
+        }
+        store(out + c, total / size);
+    }
+}
+
+inline void settle(const float* sums, const float* mass, const float* base, int64_t centres, int64_t channels,
+                   float* out) {
+    const int64_t stride = padded(channels);
+    for (int64_t m = 0; m < centres; ++m) {
+        const V size = set(mass[m] + 1.0f);
+        for (int64_t c = m * stride; c < (m + 1) * stride; c += lanes) store(out + c, (load(sums + c) + load(base + c)) / size);
+    }
+}
+
+#if !defined(CLUINFER_SCREEN)
+inline void assign(const Points& points, int64_t first, int64_t count, const Centres& centres, const Similarity& s,
+                   int32_t* index, float* weight, float* scratch) {
+    CLUINFER_TILES(count, (nearest_tile<N>(points, first + start, width, centres, s, index + start,
+                                           weight ? weight + start : nullptr, scratch)))
+}
+inline std::size_t coarse_bytes(int64_t, int64_t) { return 0; }
+inline void coarsen(const Centres&, void*) {}
+#endif
+
+}  // namespace

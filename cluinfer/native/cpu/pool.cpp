@@ -1,0 +1,104 @@
+// The reduction of FEC and CLUENet: as many centres as output positions, each the mean of its points and itself.
+//
+// Points are counted into their centres (a stable sort), so that each centre sums its own rows, in the order of the
+// points, without partial sums of the size of all centres.
+#include "operators.hpp"
+
+namespace cluinfer {
+namespace {
+
+constexpr std::int64_t centres_at_once = 64;  // a multiple of every panel
+
+// Values as rows: where they are, or copied (channel-first maps), by gathering nothing but the points themselves.
+void copy_rows(const Points& from, std::int64_t first, std::int64_t count, float* to) {
+    const std::int64_t stride = padded(from.channels);
+    for (std::int64_t c = 0; c < from.channels; ++c)
+        for (std::int64_t p = first; p < first + count; ++p)
+            to[p * stride + c] =
+                from.data[c * from.channel + p / from.columns * from.row + p % from.columns * from.column];
+}
+
+}  // namespace
+
+void cluster_pool(const Run& run, const Shape& shape, const Map& features, const Map& values,
+                  std::int64_t value_channels, const Map& out, std::int32_t* clusters) {
+    const Kernels& kernels = run.kernels;
+    const std::int64_t groups = shape.groups(), size = shape.points(), count = shape.centres();
+    const std::int64_t stride = padded(value_channels), parts = blocks(size);
+    const std::int64_t wide = shape.fold_columns * shape.grid_columns, high = shape.fold_rows * shape.grid_rows;
+    const auto value_region = [&](std::int64_t g) {
+        return region(values, shape, g, value_channels, shape.rows, shape.columns);
+    };
+    CentreSet centres(groups, count, shape.channels);
+    Floats base = floats(groups * count * stride);
+    std::vector<std::int32_t> index(static_cast<std::size_t>(groups * size)), order(index.size());
+    std::vector<std::int32_t> starts(static_cast<std::size_t>(groups * (count + 1)));
+    Floats rows = floats(values.channel == 1 ? 0 : groups * size * stride);
+
+    run.each(groups * count, 0, [&](std::int64_t i, float*) {
+        const std::int64_t g = i / count, m = i % count;
+        pool_window(kernels, region(features, shape, g), shape.grid_rows, shape.grid_columns, m, centres.row(g, m));
+        pool_window(kernels, value_region(g), shape.grid_rows, shape.grid_columns, m, base.data() + i * stride);
+    });
+    const std::int64_t packs = (count + centres_at_once - 1) / centres_at_once;
+    std::vector<std::int64_t> nans(static_cast<std::size_t>(groups * packs), -1);
+    run.each(groups * packs, 0, [&](std::int64_t i, float*) {
+        const std::int64_t g = i / packs, first = i % packs * centres_at_once;
+        nans[static_cast<std::size_t>(i)] =
+            kernels.pack(centres.row(g, 0), centres.stride, count, shape.channels, first,
+                         std::min(count, first + centres_at_once), centres.packed.data() + g * centres.packed_stride);
+    });
+    const std::size_t coarse_bytes = kernels.coarse_bytes(count, shape.channels);
+    std::vector<unsigned char> coarse(coarse_bytes * static_cast<std::size_t>(groups));
+    run.each(groups, 0, [&](std::int64_t g, float*) {
+        for (std::int64_t i = (g + 1) * packs - 1; i >= g * packs; --i)
+            if (nans[static_cast<std::size_t>(i)] >= 0)
+                centres.first_nan[static_cast<std::size_t>(g)] = nans[static_cast<std::size_t>(i)];
+        if (coarse_bytes) kernels.coarsen(centres.of(g), coarse.data() + coarse_bytes * static_cast<std::size_t>(g));
+    });
+    // Smaller steps than blocks: nothing is summed here, and the assignment is nearly all of the work.
+    const std::int64_t step = 2 * tile_points, steps = (size + step - 1) / step;
+    const Similarity cosine{1.0f, 0.0f, false};
+    run.each(groups * steps, scratch_floats(shape.channels, 1), [&](std::int64_t i, float* scratch) {
+        const std::int64_t g = i / steps, first = i % steps * step, width = std::min(step, size - first);
+        std::int32_t* to = index.data() + g * size + first;
+        Centres of = centres.of(g);
+        if (coarse_bytes) of.coarse = coarse.data() + coarse_bytes * static_cast<std::size_t>(g);
+        kernels.assign(flat(region(features, shape, g)), first, width, of, cosine, to, nullptr, scratch);
+        if (clusters) write_clusters(shape, g, first, width, to, clusters);
+    });
+    run.each(groups, 0, [&](std::int64_t g, float*) {
+        std::int32_t* start = starts.data() + g * (count + 1);
+        const std::int32_t* from = index.data() + g * size;
+        for (std::int64_t p = 0; p < size; ++p) ++start[from[p]];
+        for (std::int64_t m = 1; m <= count; ++m) start[m] += start[m - 1];
+        for (std::int64_t p = size - 1; p >= 0; --p) order[static_cast<std::size_t>(g * size + --start[from[p]])] = static_cast<std::int32_t>(p);
+    });
+    if (!rows.empty())
+        run.each(groups * parts, 0, [&](std::int64_t i, float*) {
+            const std::int64_t g = i / parts, first = i % parts * block_points;
+            copy_rows(value_region(g), first, std::min(block_points, size - first), rows.data() + g * size * stride);
+        });
+    run.each(groups * shape.grid_rows, scratch_floats(value_channels, 1), [&](std::int64_t i, float* scratch) {
+        const std::int64_t g = i / shape.grid_rows, row = i % shape.grid_rows;
+        Points from = flat(value_region(g));
+        if (!rows.empty()) from = {rows.data() + g * size * stride, 1, 0, stride, 1, size, value_channels};
+        const std::int32_t* start = starts.data() + g * (count + 1);
+        for (std::int64_t j = 0; j < shape.grid_columns; ++j) {
+            const std::int64_t m = row * shape.grid_columns + j;
+            float* centre = base.data() + (g * count + m) * stride;
+            kernels.collect(from, order.data() + g * size + start[m], start[m + 1] - start[m], centre, centre);
+        }
+        const Points to = region(out, shape, g, value_channels, high, wide);
+        std::int32_t place[tile_points];
+        for (std::int64_t j = 0; j < shape.grid_columns; j += tile_points) {
+            const std::int64_t width = std::min(tile_points, shape.grid_columns - j);
+            for (std::int64_t q = 0; q < width; ++q)
+                place[q] = static_cast<std::int32_t>(row * shape.grid_columns + j + q);
+            kernels.gather(to, row * shape.grid_columns + j, width, place, nullptr, base.data() + g * count * stride,
+                           count, scratch);
+        }
+    });
+}
+
+}  // namespace cluinfer
