@@ -19,7 +19,7 @@ from built_wheel import ROOT, build, has_compiler
 import cluinfer
 
 pytest.importorskip("scikit_build_core")
-SOURCES_ONLY = {".cpp", ".hpp", ".txt"}  # what compiles, and CMakeLists.txt
+SOURCES_ONLY = ("*.cpp", "*.h", "*.hpp", "CMakeLists.txt", "*.pyc")
 INFO = f"cluinfer-{cluinfer.__version__}.dist-info"
 
 
@@ -35,13 +35,8 @@ def files(wheel: Path) -> set[str]:
 
 def package_files() -> set[str]:
     """The files that make up the package, through the symlinks, as the wheel should name them."""
-    found = (
-        Path(folder, name)
-        for folder, _, names in os.walk(ROOT / "cluinfer", followlinks=True)
-        for name in names
-        if "__pycache__" not in folder
-    )
-    return {path.relative_to(ROOT).as_posix() for path in found if path.suffix not in SOURCES_ONLY}
+    found = (Path(folder, name) for folder, _, names in os.walk(ROOT / "cluinfer", followlinks=True) for name in names)
+    return {path.relative_to(ROOT).as_posix() for path in found if not any(map(path.match, SOURCES_ONLY))}
 
 
 def without_library(names: AbstractSet[str]) -> set[str]:
@@ -98,7 +93,7 @@ def test_sdist_gives_the_same_package(wheel: Path, tmp_path: Path) -> None:
     source = tmp_path / f"cluinfer-{cluinfer.__version__}"
     assert (source / "CMakeLists.txt").is_file()
     assert not (source / "export").exists(), "the sdist holds export twice"
-    native = {path.relative_to(ROOT) for path in (ROOT / "cluinfer" / "native").rglob("*.?pp")}
+    native = {path.relative_to(ROOT) for path in (ROOT / "cluinfer" / "native").rglob("*.[ch]*")}
     assert [path for path in native if not (source / path).is_file()] == []
 
     rebuilt = build(tmp_path / "again", source=source, settings=["cmake.define.CLUINFER_NATIVE=OFF"])
