@@ -24,9 +24,10 @@ struct Aggregation {
     Floats shift = Floats(static_cast<std::size_t>(groups * parts * count), 1.0f);
     Floats sums = floats(groups * parts * rows * stride), mass = floats(groups * parts * count);
 
-    void pool(std::int64_t g, std::int64_t m) {
-        pool_window(run.kernels, region(keys, shape, g), shape.grid_rows, shape.grid_columns, m, centres.row(g, m));
-        pool_window(run.kernels, region(values, shape, g), shape.grid_rows, shape.grid_columns, m,
+    void pool(std::int64_t g, std::int64_t i) {
+        const std::int64_t m = i * shape.grid_columns;
+        pool_row(run.kernels, region(keys, shape, g), shape.grid_rows, shape.grid_columns, i, centres.row(g, m));
+        pool_row(run.kernels, region(values, shape, g), shape.grid_rows, shape.grid_columns, i,
                     pooled.data() + (g * count + m) * stride);
     }
     bool needs_peaks() const { return !(scale <= modest_scale && scale >= -modest_scale); }
@@ -72,7 +73,7 @@ void aggregate(const Run& run, const Shape& shape, const Map& keys, const Map& v
     Aggregation a{run, shape, keys, values, scale, aggregated, features};
     if (run.by_group(a.groups, a.size)) {
         run.each(a.groups, a.scratch, [&](std::int64_t g, float* space) {
-            for (std::int64_t m = 0; m < a.count; ++m) a.pool(g, m);
+            for (std::int64_t i = 0; i < shape.grid_rows; ++i) a.pool(g, i);
             a.centres.pack(run.kernels, g);
             for (std::int64_t k = 0; a.needs_peaks() && k < a.parts; ++k) a.peak(g, k, space);
             if (a.needs_peaks()) a.join_peaks(g);
@@ -85,7 +86,8 @@ void aggregate(const Run& run, const Shape& shape, const Map& keys, const Map& v
         run.each(a.groups * a.parts, a.scratch,
                  [&](std::int64_t i, float* space) { step(i / a.parts, i % a.parts, space); });
     };
-    run.each(a.groups * a.count, 0, [&](std::int64_t i, float*) { a.pool(i / a.count, i % a.count); });
+    run.each(a.groups * shape.grid_rows, 0,
+             [&](std::int64_t i, float*) { a.pool(i / shape.grid_rows, i % shape.grid_rows); });
     run.each(a.groups, 0, [&](std::int64_t g, float*) { a.centres.pack(run.kernels, g); });
     if (a.needs_peaks()) {
         by_part([&](std::int64_t g, std::int64_t k, float* space) { a.peak(g, k, space); });

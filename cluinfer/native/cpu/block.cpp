@@ -20,9 +20,10 @@ struct Block {
     Floats weight = floats(groups * size);
     std::vector<std::int32_t> index = std::vector<std::int32_t>(static_cast<std::size_t>(groups * size));
 
-    void pool(std::int64_t g, std::int64_t m) {
-        pool_window(run.kernels, region(features, shape, g), shape.grid_rows, shape.grid_columns, m, centres.row(g, m));
-        pool_window(run.kernels, region(values, shape, g), shape.grid_rows, shape.grid_columns, m,
+    void pool(std::int64_t g, std::int64_t i) {
+        const std::int64_t m = i * shape.grid_columns;
+        pool_row(run.kernels, region(features, shape, g), shape.grid_rows, shape.grid_columns, i, centres.row(g, m));
+        pool_row(run.kernels, region(values, shape, g), shape.grid_rows, shape.grid_columns, i,
                     base.data() + (g * count + m) * stride);
     }
     void gather_points(std::int64_t g, std::int64_t k, float* space) {
@@ -60,7 +61,7 @@ void cluster_block(const Run& run, const Shape& shape, const Map& features, cons
     Block b{run, shape, features, values, out, similarity, weighted, clusters};
     if (run.by_group(b.groups, b.size)) {
         run.each(b.groups, b.scratch, [&](std::int64_t g, float* space) {
-            for (std::int64_t m = 0; m < b.count; ++m) b.pool(g, m);
+            for (std::int64_t i = 0; i < shape.grid_rows; ++i) b.pool(g, i);
             b.centres.pack(run.kernels, g);
             for (std::int64_t k = 0; k < b.parts; ++k) b.gather_points(g, k, space);
             b.settle(g);
@@ -68,7 +69,8 @@ void cluster_block(const Run& run, const Shape& shape, const Map& features, cons
         });
         return;
     }
-    run.each(b.groups * b.count, 0, [&](std::int64_t i, float*) { b.pool(i / b.count, i % b.count); });
+    run.each(b.groups * shape.grid_rows, 0,
+             [&](std::int64_t i, float*) { b.pool(i / shape.grid_rows, i % shape.grid_rows); });
     run.each(b.groups, 0, [&](std::int64_t g, float*) { b.centres.pack(run.kernels, g); });
     run.each(b.groups * b.parts, b.scratch,
              [&](std::int64_t i, float* space) { b.gather_points(i / b.parts, i % b.parts, space); });

@@ -1,8 +1,9 @@
-#include "leaves.hpp"
+#define CLUINFER_SCREEN
+#include "screen.hpp"
 
 namespace cluinfer {
 const Kernels& avx512_vnni_kernels() {
-    static constexpr Kernels kernels{"avx512_vnni",   panel,  ::pack, ::assign,  ::average, ::scatter,      ::gather,
+    static constexpr Kernels kernels{"avx512_vnni", panel,  ::pack, ::assign,  ::average, ::scatter,      ::gather,
                                      ::attend, ::peak, ::add,  ::collect, ::settle,  ::coarse_bytes, ::coarsen};
     return kernels;
 }

@@ -132,8 +132,10 @@ template <int P, int C>
 inline void weigh(const float* similarity, float* const* rows, int64_t width, int64_t channel, int64_t channels,
                   float* sums, int64_t stride) {
     V total[P][C];
-    for (auto& row : total)
-        for (V& t : row) t = set(0);
+#pragma GCC unroll 8
+    for (int m = 0; m < P; ++m)
+#pragma GCC unroll 4
+        for (int c = 0; c < C; ++c) total[m][c] = set(0);
     const int tail = static_cast<int>(channels - channel - (C - 1) * lanes);
     for (int64_t p = 0; p < width; ++p) {
         V x[C];
@@ -148,7 +150,9 @@ inline void weigh(const float* similarity, float* const* rows, int64_t width, in
             for (int c = 0; c < C; ++c) total[m][c] = fma(x[c], s, total[m][c]);
         }
     }
+#pragma GCC unroll 8
     for (int m = 0; m < P; ++m)
+#pragma GCC unroll 4
         for (int c = 0; c < C; ++c) {
             float* to = sums + m * stride + channel + c * lanes;
             store(to, load(to) + total[m][c]);

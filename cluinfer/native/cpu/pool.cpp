@@ -35,10 +35,11 @@ void cluster_pool(const Run& run, const Shape& shape, const Map& features, const
     std::vector<std::int32_t> starts(static_cast<std::size_t>(groups * (count + 1)));
     Floats rows = floats(values.channel == 1 ? 0 : groups * size * stride);
 
-    run.each(groups * count, 0, [&](std::int64_t i, float*) {
-        const std::int64_t g = i / count, m = i % count;
-        pool_window(kernels, region(features, shape, g), shape.grid_rows, shape.grid_columns, m, centres.row(g, m));
-        pool_window(kernels, value_region(g), shape.grid_rows, shape.grid_columns, m, base.data() + i * stride);
+    run.each(groups * shape.grid_rows, 0, [&](std::int64_t i, float*) {
+        const std::int64_t g = i / shape.grid_rows, row = i % shape.grid_rows, m = row * shape.grid_columns;
+        pool_row(kernels, region(features, shape, g), shape.grid_rows, shape.grid_columns, row, centres.row(g, m));
+        pool_row(kernels, value_region(g), shape.grid_rows, shape.grid_columns, row,
+                 base.data() + (g * count + m) * stride);
     });
     const std::int64_t packs = (count + centres_at_once - 1) / centres_at_once;
     std::vector<std::int64_t> nans(static_cast<std::size_t>(groups * packs), -1);

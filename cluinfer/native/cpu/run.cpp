@@ -22,12 +22,14 @@ void CentreSet::pack(const Kernels& kernels, std::int64_t g) {
         kernels.pack(row(g, 0), stride, count, channels, 0, count, packed.data() + g * packed_stride);
 }
 
-void pool_window(const Kernels& kernels, const Points& points, std::int64_t grid_rows, std::int64_t grid_columns,
-                 std::int64_t m, float* out) {
-    const std::int64_t i = m / grid_columns, j = m % grid_columns;
-    kernels.average(points, i * points.rows / grid_rows, ((i + 1) * points.rows + grid_rows - 1) / grid_rows,
-                    j * points.columns / grid_columns,
-                    ((j + 1) * points.columns + grid_columns - 1) / grid_columns, out);
+void pool_row(const Kernels& kernels, const Points& points, std::int64_t grid_rows, std::int64_t grid_columns,
+              std::int64_t i, float* out) {
+    const std::int64_t top = i * points.rows / grid_rows;
+    const std::int64_t bottom = ((i + 1) * points.rows + grid_rows - 1) / grid_rows;
+    const std::int64_t stride = padded(points.channels);
+    for (std::int64_t j = 0; j < grid_columns; ++j)
+        kernels.average(points, top, bottom, j * points.columns / grid_columns,
+                        ((j + 1) * points.columns + grid_columns - 1) / grid_columns, out + j * stride);
 }
 
 }  // namespace cluinfer

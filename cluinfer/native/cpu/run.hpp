@@ -113,8 +113,8 @@ struct CentreSet {
     }
 };
 
-// Window (row, column) of an adaptive average pooling of a region to a grid.
-void pool_window(const Kernels& kernels, const Points& points, std::int64_t grid_rows, std::int64_t grid_columns,
-                 std::int64_t m, float* out);
+// Row i of an adaptive average pooling of a region to a grid, as rows of padded channels.
+void pool_row(const Kernels& kernels, const Points& points, std::int64_t grid_rows, std::int64_t grid_columns,
+              std::int64_t i, float* out);
 
 }  // namespace cluinfer

@@ -114,11 +114,14 @@ inline void unit_tile(const Points& points, int64_t first, int64_t count, bool f
         }
 }
 
-// Cosines of a tile with P panels of centres, handed over as V[P * panel][N].
+// Cosines of a tile with P panels of centres.
 template <int N, int P>
-inline void cosines(const float* points, const float* packed, int64_t channels, V (&sum)[P * panel][N]) {
-    for (auto& row : sum)
-        for (V& s : row) s = set(0);
+inline void cosines(const float* points, const float* packed, int64_t channels, V (&result)[P * panel][N]) {
+    V sum[P * panel][N];  // local, and every loop unrolled: else GCC keeps these in memory
+#pragma GCC unroll 8
+    for (int m = 0; m < P * panel; ++m)
+#pragma GCC unroll 4
+        for (int j = 0; j < N; ++j) sum[m][j] = set(0);
     const int64_t step = channels * panel;
     for (int64_t c = 0; c < channels; ++c) {
         V x[N];
@@ -131,6 +134,10 @@ inline void cosines(const float* points, const float* packed, int64_t channels, 
             for (int j = 0; j < N; ++j) sum[m][j] = fma(x[j], centre, sum[m][j]);
         }
     }
+#pragma GCC unroll 8
+    for (int m = 0; m < P * panel; ++m)
+#pragma GCC unroll 4
+        for (int j = 0; j < N; ++j) result[m][j] = sum[m][j];
 }
 
 // Shows all cosines of a tile to `reader(sums, first centre)`, in the order of the centres, until it returns true.
