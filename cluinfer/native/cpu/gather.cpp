@@ -6,15 +6,20 @@ void gather(const Run& run, const Shape& shape, const float* centres, std::int64
             const float* weight, const Map& out) {
     const std::int64_t groups = shape.groups(), size = shape.points(), parts = blocks(size);
     const std::int64_t channels = shape.channels, stride = padded(channels);
-    Floats rows = floats(groups * count * stride);
-    run.each(groups, 0, [&](std::int64_t g, float*) {
-        transpose_centres(centres + g * channels * count, channels, count, rows.data() + g * count * stride);
+    Workspace memory;
+    Scratch scratch;
+    float* rows = nullptr;
+    memory.plan(rows, groups * count * stride);
+    run.plan(memory, scratch, scratch_floats(channels, 1));
+    memory.allocate();
+    run.each(groups, [&](std::int64_t g) {
+        transpose_centres(centres + g * channels * count, channels, count, rows + g * count * stride);
     });
-    run.each(groups * parts, scratch_floats(channels, 1), [&](std::int64_t i, float* scratch) {
+    run.each(groups * parts, scratch, [&](std::int64_t i, float* space) {
         const std::int64_t g = i / parts, first = i % parts * block_points;
         run.kernels.gather(flat(region(out, shape, g)), first, std::min(block_points, size - first),
                            index + g * size + first, weight ? weight + g * size + first : nullptr,
-                           rows.data() + g * count * stride, count, scratch);
+                           rows + g * count * stride, count, space);
     });
 }
 

@@ -28,6 +28,7 @@ struct Similarity {
 // Centres, normalised and packed in panels of `panel` centres: [panel][channel][centre in panel].
 struct Centres {
     const float* packed;
+    const float* rows;  // the same as rows [count][padded(channels)]
     std::int64_t count, channels;
     std::int64_t first_nan;  // the first centre that holds a NaN after normalisation, or -1
     const void* coarse;      // the 8-bit copy that the screening variant reads, or null
@@ -50,8 +51,8 @@ struct Kernels {
     const char* name;
     std::int64_t panel;  // centres in a panel
     // Normalises centres [begin, end) of rows [count][stride] into panels; begin is a multiple of `panel`.
-    // Returns the first centre in the range that is NaN, or -1.
-    std::int64_t (*pack)(const float* rows, std::int64_t stride, std::int64_t count, std::int64_t channels,
+    // The rows become unit vectors too. Returns the first centre in the range that is NaN, or -1.
+    std::int64_t (*pack)(float* rows, std::int64_t stride, std::int64_t count, std::int64_t channels,
                          std::int64_t begin, std::int64_t end, float* packed);
     // index and weight of points [first, first + count); both are written from their start.
     void (*assign)(const Points&, std::int64_t first, std::int64_t count, const Centres&, const Similarity&,

@@ -8,28 +8,29 @@ namespace {
 using cluinfer::padded;
 using cluinfer::tile_points;
 
-inline int64_t pack(const float* rows, int64_t stride, int64_t count, int64_t channels, int64_t begin, int64_t end,
+inline int64_t pack(float* rows, int64_t stride, int64_t count, int64_t channels, int64_t begin, int64_t end,
                     float* packed) {
     int64_t first_nan = -1;
-    for (int64_t p = begin; p < end; p += panel) {
-        float* to = packed + p * channels;
-        for (int i = 0; i < panel; ++i) {
-            const float* row = rows + least(p + i, count - 1) * stride;
-            V squares = set(0);
-            int64_t c = 0;
-            for (; c + lanes <= channels; c += lanes) squares = fma(load(row + c), load(row + c), squares);
-            float square = sum(squares);
-            for (; c < channels; ++c) square += row[c] * row[c];
-            const float norm = __builtin_sqrtf(square);
-            const float scale = 1.0f / (norm > epsilon ? norm : norm != norm ? norm : epsilon);
-            float zero = 0;
-            for (c = 0; c < channels; ++c) {
-                const float x = row[c] * scale;
-                zero += x * 0.0f;
-                to[c * panel + i] = x;
-            }
-            if (zero != zero && first_nan < 0) first_nan = least(p + i, count - 1);
+    for (int64_t m = begin; m < end; ++m) {
+        float* row = rows + m * stride;  // padded with zeros
+        V square = set(0);
+        for (int64_t c = 0; c < stride; c += lanes) square = fma(load(row + c), load(row + c), square);
+        const float norm = __builtin_sqrtf(sum(square));
+        const V scale = set(1.0f / (norm > epsilon ? norm : norm != norm ? norm : epsilon));
+        K nan = is_nan(set(0));
+        for (int64_t c = 0; c < stride; c += lanes) {
+            const V x = load(row + c) * scale;
+            nan = nan | is_nan(x);
+            store(row + c, x);
         }
+        if (any(nan) && first_nan < 0) first_nan = m;
+    }
+    for (int64_t p = begin; p < end; p += panel) {
+        const float* from[panel];
+        for (int i = 0; i < panel; ++i) from[i] = rows + least(p + i, count - 1) * stride;
+        float* to = packed + p * channels;
+        for (int64_t c = 0; c < channels; ++c)
+            for (int i = 0; i < panel; ++i) to[c * panel + i] = from[i][c];
     }
     return first_nan;
 }

@@ -8,18 +8,29 @@ void transpose_centres(const float* from, std::int64_t channels, std::int64_t co
         for (std::int64_t c = 0; c < stride; ++c) rows[m * stride + c] = c < channels ? from[c * count + m] : 0.0f;
 }
 
-CentreSet::CentreSet(std::int64_t groups, std::int64_t size, std::int64_t width)
-    : count(size),
-      channels(width),
-      stride(padded(width)),
-      packed_stride(padded(size) * width),
-      rows(floats(groups * size * stride)),
-      packed(floats(groups * packed_stride)),
-      first_nan(static_cast<std::size_t>(groups), -1) {}
+CentreSet::CentreSet(std::int64_t groups, std::int64_t size, std::int64_t width, Workspace& memory)
+    : count(size), channels(width), stride(padded(width)), packed_stride(padded(size) * width) {
+    memory.plan(rows, groups * count * stride);
+    memory.plan(packed, groups * packed_stride);
+    memory.plan(first_nan, groups);
+}
 
-void CentreSet::pack(const Kernels& kernels, std::int64_t g) {
-    first_nan[static_cast<std::size_t>(g)] =
-        kernels.pack(row(g, 0), stride, count, channels, 0, count, packed.data() + g * packed_stride);
+Sums::Sums(std::int64_t groups, std::int64_t size, std::int64_t channels, std::int64_t points, Workspace& memory)
+    : count(size), stride(padded(channels)), parts(std::max<std::int64_t>(1, blocks(points))) {
+    memory.plan(sums, groups * parts * count * stride);
+    memory.plan(mass, groups * parts * count);
+}
+
+void Sums::clear(std::int64_t g, std::int64_t k) const {
+    std::fill_n(of(g, k), count * stride, 0.0f);
+    std::fill_n(mass_of(g, k), count, 0.0f);
+}
+
+void Sums::join(const Kernels& kernels, std::int64_t g) const {
+    for (std::int64_t k = 1; k < parts; ++k) {
+        kernels.add(of(g, 0), of(g, k), count * stride);
+        for (std::int64_t m = 0; m < count; ++m) mass_of(g, 0)[m] += mass_of(g, k)[m];
+    }
 }
 
 void pool_row(const Kernels& kernels, const Points& points, std::int64_t grid_rows, std::int64_t grid_columns,

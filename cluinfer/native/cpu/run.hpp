@@ -2,7 +2,7 @@
 #pragma once
 
 #include <algorithm>
-#include <cstdlib>
+#include <memory>
 #include <new>
 #include <vector>
 
@@ -53,7 +53,41 @@ inline Points flat(Points points) {
 // Centre m of a group's [channels][count] array as rows of padded channels.
 void transpose_centres(const float* from, std::int64_t channels, std::int64_t count, float* rows);
 
+// All memory of one call, in one piece: the heap keeps one piece for the next call, where it would hand several back
+// to the system and fault their pages in again (a fifth of a pool's time). Not initialised.
+class Workspace {
+public:
+    template <class T>
+    void plan(T*& pointer, std::int64_t count) {
+        slots_.push_back({[](void* slot, char* at) { *static_cast<T**>(slot) = reinterpret_cast<T*>(at); }, &pointer, size_});
+        size_ += (static_cast<std::size_t>(count) * sizeof(T) + 63) / 64 * 64;
+    }
+    void allocate() {
+        memory_.reset(new char[size_ + 64]);
+        void* start = memory_.get();
+        std::size_t space = size_ + 64;
+        char* aligned = static_cast<char*>(std::align(64, size_, start, space));
+        for (const Slot& slot : slots_) slot.set(slot.pointer, aligned + slot.offset);
+    }
+
+private:
+    struct Slot {
+        void (*set)(void*, char*);
+        void* pointer;
+        std::size_t offset;
+    };
+    std::vector<Slot> slots_;
+    std::size_t size_ = 0;
+    std::unique_ptr<char[]> memory_;
+};
+
 using ParallelFor = void (*)(void* context, std::size_t jobs, void (*job)(void*, std::size_t), void* argument);
+
+// Memory for each job of a loop.
+struct Scratch {
+    float* data = nullptr;
+    std::int64_t floats = 0;
+};
 
 struct Run {
     const Kernels& kernels;
@@ -61,28 +95,37 @@ struct Run {
     void* context;
     std::int64_t threads;
 
-    // body(item, scratch) for every item; each of at most `scratch_count` jobs has its own scratch. What an item
-    // computes never depends on the job it falls into, hence not on the threads.
+    std::int64_t most_jobs() const { return threads == 1 ? 1 : 4 * threads; }
+
+    void plan(Workspace& memory, Scratch& scratch, std::int64_t floats) const {
+        scratch.floats = (floats + 15) / 16 * 16;
+        memory.plan(scratch.data, most_jobs() * scratch.floats);
+    }
+
+    // body(item, scratch of its job) for every item. What an item computes never depends on the job it falls into,
+    // hence not on the threads.
     template <class Body>
-    void each(std::int64_t items, std::int64_t scratch_floats, Body&& body) const {
+    void each(std::int64_t items, const Scratch& scratch, Body&& body) const {
         if (items == 0) return;
-        const std::int64_t jobs = std::min(items, threads == 1 ? 1 : 4 * threads);
-        std::vector<float> scratch(static_cast<std::size_t>(jobs * scratch_floats));
         struct Call {
             Body& body;
-            float* scratch;
-            std::int64_t items, jobs, floats;
-        } call{body, scratch.data(), items, jobs, scratch_floats};
+            Scratch scratch;
+            std::int64_t items, jobs;
+        } call{body, scratch, items, std::min(items, most_jobs())};
         const auto job = [](void* argument, std::size_t number) {
             const Call& c = *static_cast<Call*>(argument);
             const auto j = static_cast<std::int64_t>(number);
             for (std::int64_t i = j * c.items / c.jobs; i < (j + 1) * c.items / c.jobs; ++i)
-                c.body(i, c.scratch + j * c.floats);
+                c.body(i, c.scratch.data + j * c.scratch.floats);
         };
-        if (jobs == 1)
+        if (call.jobs == 1)
             job(&call, 0);
         else
-            parallel(context, static_cast<std::size_t>(jobs), job, &call);
+            parallel(context, static_cast<std::size_t>(call.jobs), job, &call);
+    }
+    template <class Body>
+    void each(std::int64_t items, Body&& body) const {
+        each(items, Scratch{}, [&](std::int64_t i, float*) { body(i); });
     }
 
     // Whether one job a group keeps the threads busy, so that a group's steps need no barrier between them.
@@ -95,22 +138,32 @@ struct Run {
 constexpr std::int64_t block_points = 10 * tile_points;
 inline std::int64_t blocks(std::int64_t points) { return (points + block_points - 1) / block_points; }
 
-using Floats = std::vector<float>;
-inline Floats floats(std::int64_t count) { return Floats(static_cast<std::size_t>(count)); }
-
-// Pooled centres of a group and their packed form.
+// Centres of all groups, and their packed form. Packing leaves unit vectors in the rows.
 struct CentreSet {
     std::int64_t count, channels, stride, packed_stride;
-    Floats rows, packed;
-    std::vector<std::int64_t> first_nan;
+    float *rows = nullptr, *packed = nullptr;
+    std::int64_t* first_nan = nullptr;
 
-    CentreSet(std::int64_t groups, std::int64_t count, std::int64_t channels);
-    float* row(std::int64_t g, std::int64_t m) { return rows.data() + (g * count + m) * stride; }
-    void pack(const Kernels& kernels, std::int64_t g);
-    Centres of(std::int64_t g) const {
-        const auto i = static_cast<std::size_t>(g);
-        return {packed.data() + g * packed_stride, count, channels, first_nan[i], nullptr};
+    CentreSet(std::int64_t groups, std::int64_t count, std::int64_t channels, Workspace& memory);
+    float* row(std::int64_t g, std::int64_t m) const { return rows + (g * count + m) * stride; }
+    void pack(const Kernels& kernels, std::int64_t g) const {
+        first_nan[g] = kernels.pack(row(g, 0), stride, count, channels, 0, count, packed + g * packed_stride);
     }
+    Centres of(std::int64_t g) const {
+        return {packed + g * packed_stride, row(g, 0), count, channels, first_nan[g], nullptr};
+    }
+};
+
+// Sums of points over centres, block by block, then joined in the order of the blocks.
+struct Sums {
+    std::int64_t count, stride, parts;
+    float *sums = nullptr, *mass = nullptr;
+
+    Sums(std::int64_t groups, std::int64_t count, std::int64_t channels, std::int64_t points, Workspace& memory);
+    float* of(std::int64_t g, std::int64_t k) const { return sums + (g * parts + k) * count * stride; }
+    float* mass_of(std::int64_t g, std::int64_t k) const { return mass + (g * parts + k) * count; }
+    void clear(std::int64_t g, std::int64_t k) const;
+    void join(const Kernels& kernels, std::int64_t g) const;  // into block 0
 };
 
 // Row i of an adaptive average pooling of a region to a grid, as rows of padded channels.

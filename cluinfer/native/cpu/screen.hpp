@@ -25,20 +25,18 @@ struct CoarseHeader {
     float slip;   // the largest norm of a centre's rounding error
 };
 
-// Header, correction [count], quads [panel][channels / 4][centre in panel][4], rows [count][padded(channels)].
+// Header, correction [count], quads [panel][channels / 4][centre in panel][4].
 struct Coarse {
     CoarseHeader* header;
     int32_t* correction;  // -128 * sum: the instruction wants unsigned points, so that 128 is added to them
     signed char* quads;
-    float* rows;
     int64_t fours, panels;
     Coarse(const void* memory, int64_t count, int64_t channels)
         : fours((channels + 3) / 4), panels((count + coarse_panel - 1) / coarse_panel) {
         char* at = static_cast<char*>(const_cast<void*>(memory));
         header = reinterpret_cast<CoarseHeader*>(at);
         correction = reinterpret_cast<int32_t*>(at + 64);
-        rows = reinterpret_cast<float*>(correction + panels * coarse_panel);
-        quads = reinterpret_cast<signed char*>(rows + panels * coarse_panel * padded(channels));
+        quads = reinterpret_cast<signed char*>(correction + panels * coarse_panel);
     }
     std::size_t bytes() const {
         const int64_t centres = panels * coarse_panel;
@@ -58,23 +56,16 @@ inline V magnitude(V a) { return {_mm512_abs_ps(a.v)}; }
 inline void coarsen(const Centres& centres, void* memory) {
     const int64_t channels = centres.channels, count = centres.count, stride = padded(channels);
     const Coarse coarse(memory, count, channels);
-    for (int64_t m = 0; m < coarse.panels * coarse_panel; ++m) {
-        const int64_t from = least(m, count - 1);  // as everywhere, the last panel repeats the last centre
-        const float* packed = centres.packed + from / panel * panel * channels + from % panel;
-        float* row = coarse.rows + m * stride;
-        for (int64_t c = 0; c < channels; ++c) row[c] = packed[c * panel];
-        for (int64_t c = channels; c < stride; ++c) row[c] = 0;
-    }
     constexpr int64_t most = 512;  // channels whose mean fits the stack; beyond it nothing is taken off
     float mean[most] = {};
     if (stride <= most)
         for (int64_t c = 0; c < stride; c += lanes) {
             V total = set(0);
-            for (int64_t m = 0; m < count; ++m) total = total + load(coarse.rows + m * stride + c);
+            for (int64_t m = 0; m < count; ++m) total = total + load(centres.rows + m * stride + c);
             store(mean + c, total / set(static_cast<float>(count)));
         }
     const auto rest = [&](int64_t m, int64_t c) {
-        const V x = load(coarse.rows + m * stride + c);
+        const V x = load(centres.rows + m * stride + c);
         return stride <= most ? x - load(mean + c) : x;
     };
     V largest = set(0);
@@ -82,13 +73,15 @@ inline void coarsen(const Centres& centres, void* memory) {
         for (int64_t c = 0; c < stride; c += lanes) largest = larger(largest, magnitude(rest(m, c)));
     const float top = _mm512_reduce_max_ps(largest.v);
     const float step = top > 1e-30f ? top / 127.0f : 1.0f;
+    const V inverse = set(1.0f / step);
     float reach = 0, slip = 0;
     for (int64_t m = 0; m < coarse.panels * coarse_panel; ++m) {
+        const int64_t from = least(m, count - 1);  // as everywhere, the last panel repeats the last centre
         V norm = set(0), error = set(0);
         __m512i total = _mm512_setzero_si512();
         for (int64_t c = 0; c < stride; c += lanes) {
-            const V x = rest(m, c);
-            const __m512i q = _mm512_cvtps_epi32((x / set(step)).v);
+            const V x = rest(from, c);
+            const __m512i q = _mm512_cvtps_epi32((x * inverse).v);
             const V away = x - set(step) * V{_mm512_cvtepi32_ps(q)};
             norm = fma(x, x, norm);
             error = fma(away, away, error);
@@ -201,12 +194,12 @@ inline void coarse_points(const float* unit, int64_t channels, const Coarse& coa
 }
 
 // The most similar of a lane's candidates in float32, or -1 where the raw vector is too long or short to tell.
-inline int32_t settle_lane(const Candidates& found, int lane, const Coarse& coarse, const float* point,
-                           int64_t channels) {
+inline int32_t settle_lane(const Candidates& found, int lane, const Centres& centres, const float* point) {
+    const int64_t channels = centres.channels;
     float best = -__builtin_inff();
     int32_t index = -1;
     for (int i = 0; i < found.size[lane]; ++i) {
-        const float* row = coarse.rows + found.centre[lane][i] * padded(channels);
+        const float* row = centres.rows + found.centre[lane][i] * padded(channels);
         V total = set(0);
         int64_t c = 0;
         for (; c + lanes <= channels; c += lanes) total = fma(load(point + c), load(row + c), total);
@@ -273,7 +266,7 @@ inline void screened_tile(const Points& points, int64_t first, int64_t count, co
             if (!found.full[lane]) found.keep(lane, floors[i]);
             index[lane] = found.full[lane] || found.size[lane] == 0 ? -1
                           : found.size[lane] == 1                   ? found.centre[lane][0]
-                                                  : settle_lane(found, lane, coarse, rows[lane], channels);
+                                                  : settle_lane(found, lane, centres, rows[lane]);
             open = open || index[lane] < 0;
         }
     }
