@@ -145,6 +145,14 @@ class _Reader:
             raise GraphError(f"the graph's description is wrong: {self.path}{name} = {value} is not in {low}..{LIMIT}")
         return value
 
+    def real(self, name: str) -> float:
+        value = self.take(name, (int, float))
+        if not abs(value) <= LIMIT:  # NaN, too
+            raise GraphError(
+                f"the graph's description is wrong: {self.path}{name} = {value!r:.60} is not in -{LIMIT}..{LIMIT}"
+            )
+        return float(value)
+
     def pair(self, name: str) -> Pair:
         inner = self.take(name, list)
         one = _Reader(dict(enumerate(inner)), f"{self.path}{name}.")
@@ -154,7 +162,7 @@ class _Reader:
 
     def floats(self, name: str) -> tuple[float, float, float]:
         inner = _Reader(dict(enumerate(self.take(name, list))), f"{self.path}{name}.")
-        three = tuple(float(inner.take(i, (int, float))) for i in range(3))  # type: ignore[arg-type]
+        three = tuple(inner.real(i) for i in range(3))  # type: ignore[arg-type]
         inner.end()
         return three  # type: ignore[return-value]
 
@@ -192,13 +200,16 @@ class _Reader:
             "features": self.number("features"),
         }
         self.end()
+        layers = [each.layer for each in taken["maps"]]
+        if len(set(layers)) < len(layers):
+            raise GraphError("the graph's description is wrong: maps names a layer twice")
         return taken
 
     def preprocess(self) -> Preprocess:
         made = Preprocess(
             self.floats("mean"),
             self.floats("std"),
-            float(self.take("crop", (int, float))),
+            self.real("crop"),
             self.take("interpolation", str),
         )
         self.end()
