@@ -4,5 +4,6 @@ Needs `pip install 'cluinfer[export]'`.
 """
 
 from cluinfer.export.load import load_model
+from cluinfer.export.to_onnx import to_onnx
 
-__all__ = ["load_model"]
+__all__ = ["load_model", "to_onnx"]

@@ -13,6 +13,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import torch
+from onnx_ir.passes.common import RemoveUnusedNodesPass
 from onnxscript import optimizer
 from onnxscript.values import Op, Opset
 
@@ -49,6 +50,7 @@ def translate(program: torch.export.ExportedProgram, inputs: Sequence[str], outp
     for node in list(model.graph):
         if node.domain == DOMAIN and node.op_type == "ClusterAssign":
             _bind(node)
+    RemoveUnusedNodesPass()(model)
     model.opset_imports[DOMAIN] = VERSION
     return model
 

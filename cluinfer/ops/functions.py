@@ -7,6 +7,7 @@ What the bodies owe to measured behaviour:
 - It sits in an If on the attribute: ONNX Runtime and OpenVINO fold that away (a Where costs 60 % more on a pool).
 - NaN is settled per point and per centre, not on the M x N similarities: engines disagree on ArgMax over NaN.
 - Sums go through ScatterElements, not through a one-hot product: 0 * NaN would spread one point's NaN to all centres.
+- The branches of the If name no dimensions: the same symbol in every call misleads ONNX Runtime's buffer planning.
 - A function cannot ask whether an optional input is there, so the body follows the number of inputs in use.
 """
 
@@ -44,14 +45,14 @@ _ASSIGN = f"""
   scaled = Mul (cosine, alpha_value)
   shifted = Add (scaled, beta_value)
   s = If (use_sigmoid) <
-    then_branch = with_sigmoid () => (float[G, M, N] squashed) {{
+    then_branch = with_sigmoid () => (float[?, ?, ?] squashed) {{
       negated = Neg (shifted)
       power = Exp (negated)
       one = Constant <value_float = 1.0> ()
       denominator = Add (power, one)
       squashed = Reciprocal (denominator)
     }},
-    else_branch = without_sigmoid () => (float[G, M, N] plain) {{ plain = Identity (shifted) }}
+    else_branch = without_sigmoid () => (float[?, ?, ?] plain) {{ plain = Identity (shifted) }}
   >
   best = ArgMax <axis = 1, keepdims = 1, select_last_index = 0> (s)
   center_sum = ReduceSum (center_unit, axis1)

@@ -1,0 +1,190 @@
+"""From a model to one ONNX file that says what it is and runs anywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import onnx
+import onnx_ir as ir
+import torch
+from torch import nn
+
+from cluinfer.errors import GraphError, ShapeError
+from cluinfer.export.models import family_of
+from cluinfer.export.models.config import ClusterConfig
+from cluinfer.export.models.icasc import Icasc, IcascAttention
+from cluinfer.export.outputs import BATCH, add_evidence, add_maps, choose_layers, find_layers
+from cluinfer.export.passes import ORDER, Done, count_nodes, run_passes
+from cluinfer.export.translate import LAYER, LAYOUT, translate
+from cluinfer.graph import ATTENTION, ATTENTION_CLASSES, FEATURES, INPUT, KEY, LOGITS, Pair, Preprocess, Promise
+from cluinfer.ops.functions import functions
+from cluinfer.ops.schema import DOMAIN
+
+Size = int | str | tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Explained:
+    """What the passes did, for `cluinfer export --explain`."""
+
+    passes: tuple[Done, ...]
+    nodes_before: int
+    nodes_after: int
+
+
+def to_onnx(
+    module: nn.Module | torch.export.ExportedProgram,
+    size: Size | None = None,
+    maps: str | Sequence[str] = "stages",
+    evidence: int = 0,
+    optimize: bool = True,
+    *,
+    attention: Sequence[int] | None = None,
+    names: Sequence[str] = (),
+    preprocess: Preprocess | None = None,
+    explain: Callable[[Explained], None] | None = None,
+) -> onnx.ModelProto:
+    """The model as ONNX with cluinfer operators, their function bodies, and a description of all its outputs.
+
+    `size`: of the images, 224, "224x320" or (224, 320); by default the model's own. `maps`: "none", "stages", "all",
+    or layers by name. `evidence`: for how many classes. `attention`: the classes that an ICASC model shows attention
+    for, by default the two likeliest. `names`: of the classes. The batch is always dynamic.
+    """
+    if isinstance(module, torch.export.ExportedProgram):
+        program, outputs, height_width = module, [LOGITS], _program_size(module)
+        if size is not None and _pair(size) != height_width:
+            raise ShapeError(f"a torch.export program is of one size: wanted {size}, it is {height_width}")
+        settings, arch, features = None, "custom", 0
+    else:
+        settings = getattr(module, "config", None)
+        height_width = _pair(size if size is not None else getattr(settings, "size", 224))
+        if hasattr(module, "check_size"):
+            module.check_size(*height_width)  # type: ignore[operator]
+        features = len(settings.channels) if isinstance(settings, ClusterConfig) and settings.num_classes is None else 0
+        if isinstance(module, Icasc):
+            outputs = [LOGITS, ATTENTION_CLASSES, *ATTENTION]
+            exported: nn.Module = IcascAttention(module, attention)
+        else:
+            outputs = [f"{FEATURES}/{i + 1}" for i in range(features)] or [LOGITS]
+            exported = module
+        arch = str(getattr(module, "arch", "custom"))
+        program = _trace(exported.eval(), height_width)
+    model = translate(program, [INPUT], outputs)
+    before = count_nodes(model)
+    _rename_batch(model)
+    done = run_passes(model, ("recognise_clustering",)) if "recognise_clustering" in ORDER else []
+    chosen = choose_layers(find_layers(model), maps)
+    add_maps(model, chosen)
+    if evidence:
+        add_evidence(model, evidence)
+    if optimize:
+        done += run_passes(model)
+    shapes = {value.name: value.shape for value in model.graph.outputs}
+    classes = None if features else int(shapes[LOGITS][1])  # type: ignore[index, arg-type]
+    if names and len(names) != classes:
+        raise GraphError(f"{len(names)} class names were given, the model has {classes or 'no'} classes")
+    promise = Promise(
+        arch=arch,
+        family=family_of(settings) if settings is not None else "custom",
+        size=height_width,
+        classes=classes,
+        names=tuple(names),
+        preprocess=preprocess or Preprocess(),
+        maps=chosen,
+        evidence=evidence,
+        attention=(len(attention) if attention else 2) if isinstance(module, Icasc) else 0,
+        features=features,
+    )
+    if explain:
+        explain(Explained(tuple(done), before, count_nodes(model)))
+    return _finish(model, promise)
+
+
+def _trace(module: nn.Module, size: Pair) -> torch.export.ExportedProgram:
+    """The torch.export program for a dynamic batch of images of this size."""
+    image = torch.zeros(2, 3, *size)  # a batch of 1 would be taken for a constant
+    try:
+        with torch.no_grad():
+            return torch.export.export(module, (image,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},), strict=False)
+    except ShapeError:
+        raise
+    except Exception as error:
+        lines = [line for line in str(error).splitlines() if line.strip()]
+        raise GraphError(
+            f"the model cannot be traced for images of {size[0]}x{size[1]} and any batch: "
+            f"{lines[0].strip()[:200] if lines else type(error).__name__}"
+        ) from error
+
+
+def _program_size(program: torch.export.ExportedProgram) -> Pair:
+    """The size of the images that a program takes."""
+    (name,) = program.graph_signature.user_inputs
+    (value,) = (node.meta["val"] for node in program.graph.nodes if node.name == name)
+    return int(value.shape[2]), int(value.shape[3])
+
+
+def _pair(size: Any) -> Pair:
+    """A size as (height, width)."""
+    parts = size.split("x") if isinstance(size, str) else [size] if isinstance(size, int) else list(size)
+    try:
+        numbers = [int(part) for part in parts]
+    except (TypeError, ValueError):
+        numbers = []
+    if len(numbers) not in (1, 2) or min(numbers) < 1:
+        raise ShapeError(f"size {size!r}: wanted a positive number or HEIGHTxWIDTH")
+    return numbers[0], numbers[-1]
+
+
+def _rename_batch(model: ir.Model) -> None:
+    """Call the dynamic dimension what it is, everywhere."""
+    dimension = model.graph.inputs[0].shape[0]  # type: ignore[index]
+    symbol = dimension.value if isinstance(dimension, ir.SymbolicDim) else None
+    if symbol is None:
+        raise GraphError("the program's batch is fixed; export it with dynamic_shapes=({0: torch.export.Dim.DYNAMIC},)")
+    values = [*model.graph.inputs, *(value for node in model.graph for value in node.outputs)]
+    for value in values:
+        if value.shape is not None:
+            value.shape = ir.Shape(
+                [s if isinstance(s, int) else (s.value or "?").replace(symbol, BATCH) for s in value.shape]
+            )
+
+
+def _one_arity_each(model: ir.Model) -> dict[str, int]:
+    """The number of inputs of each cluinfer operator in use.
+
+    A file's function body has one: where an operator is used with and without its optional weight, ones are given.
+    """
+    nodes = [node for node in model.graph if node.domain == DOMAIN]
+    most = {node.op_type: max(len(n.inputs) for n in nodes if n.op_type == node.op_type) for node in nodes}
+    for node in nodes:
+        if len(node.inputs) < most[node.op_type]:
+            index = node.inputs[1]
+            same = ir.node("Equal", [index, index])
+            ones = ir.node("Cast", [same.outputs[0]], {"to": ir.DataType.FLOAT})
+            model.graph.insert_before(node, [same, ones])
+            node.resize_inputs(most[node.op_type])
+            node.replace_input_with(most[node.op_type] - 1, ones.outputs[0])
+    return most
+
+
+def _finish(model: ir.Model, promise: Promise) -> onnx.ModelProto:
+    """Add the function bodies and the description, name every value plainly, and check the whole."""
+    for node in model.graph.all_nodes():
+        kept = {
+            key: value for key, value in node.metadata_props.items() if node.domain == DOMAIN and key in (LAYER, LAYOUT)
+        }
+        node.metadata_props.clear()
+        node.metadata_props.update(kept)
+    order = {name: position for position, name in enumerate(promise.outputs)}
+    outputs = sorted(model.graph.outputs, key=lambda value: order[value.name or ""])
+    model.graph.outputs.clear()
+    model.graph.outputs.extend(outputs)
+    model.graph.sort()
+    used = _one_arity_each(model)
+    model.metadata_props[KEY] = promise.to_json()
+    proto = ir.to_proto(model)
+    proto.functions.extend(functions(used))
+    onnx.checker.check_model(proto, full_check=True)
+    return proto
