@@ -17,11 +17,10 @@ SOURCES := CMakeLists.txt LICENSE README.md $(shell find -L cluinfer -name __pyc
 
 .PHONY: test lint format clean
 
-# `loadgroup` keeps tests that share a costly fixture in one worker (pytest.mark.xdist_group).
 # Two workers with one thread each are quicker than one worker whose libraries thread every small operation.
 # `pytest`, not `python -m pytest`: the latter would put the checkout before the installed package.
 test: $(VENV)/installed.stamp
-	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/pytest -n $(JOBS) --dist loadgroup $(PYTEST_ARGS) $(TESTS)
+	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/pytest -n $(JOBS) $(PYTEST_ARGS) $(TESTS)
 
 lint: $(VENV)/packages.stamp
 	$(BIN)/ruff check .

@@ -14,7 +14,6 @@ from built_wheel import ROOT, build, pip
 import cluinfer
 
 pytest.importorskip("scikit_build_core")
-pytestmark = pytest.mark.xdist_group("bare")
 ALLOWED = {"cluinfer", "numpy", "PIL"}
 
 IMPORTED = """

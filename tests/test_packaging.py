@@ -19,7 +19,6 @@ from built_wheel import ROOT, build, has_compiler
 import cluinfer
 
 pytest.importorskip("scikit_build_core")
-pytestmark = pytest.mark.xdist_group("wheel")
 SOURCES_ONLY = ("*.cpp", "*.h", "*.hpp", "CMakeLists.txt", "*.pyc")
 INFO = f"cluinfer-{cluinfer.__version__}.dist-info"
 
