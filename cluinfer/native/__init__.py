@@ -250,8 +250,9 @@ def _map(array: Array) -> _Map:
 def _empty(shape: tuple[int, ...], channels_last: bool) -> Array:
     if not channels_last:
         return np.empty(shape, np.float32)
-    rows: Array = np.empty((shape[0], *shape[2:], shape[1]), np.float32)
-    return rows.transpose(0, 3, 1, 2)
+    rows = np.empty((shape[0], *shape[2:], shape[1]), np.float32)
+    out: Array = rows.transpose(0, 3, 1, 2)
+    return out
 
 
 def _float32(array: Array) -> Array:

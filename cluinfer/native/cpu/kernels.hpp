@@ -44,7 +44,7 @@ constexpr std::int64_t tile_points = 48;
 
 // Floats of scratch that a leaf kernel may use for `channels` channels and `centres` centres.
 constexpr std::int64_t scratch_floats(std::int64_t channels, std::int64_t centres) {
-    return tile_points * (3 * padded(channels) + padded(centres) + 2 * row_unit) + 4 * row_unit;
+    return tile_points * (3 * padded(channels) + padded(centres) + 2 * row_unit) + (padded(centres) + 4) * row_unit;
 }
 
 struct Kernels {

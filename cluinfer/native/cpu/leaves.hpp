@@ -35,24 +35,41 @@ inline int64_t pack(float* rows, int64_t stride, int64_t count, int64_t channels
     return first_nan;
 }
 
+// Means of C vectors of channels; together, so that a line of the map is read once.
+template <int C>
+inline void average_rows(const Points& points, int64_t row, int64_t row_end, int64_t column, int64_t column_end,
+                         int64_t channel, int last, V size, float* out) {
+    V total[C];
+    for (V& t : total) t = set(0);
+    for (int64_t i = row; i < row_end; ++i) {
+        const float* at = points.data + i * points.row + column * points.column + channel;
+        V line[C];  // a sum of sums: the error grows with a side of the window, not with its area
+        for (V& l : line) l = set(0);
+        for (int64_t j = column; j < column_end; ++j, at += points.column) {
+#pragma GCC unroll 4
+            for (int c = 0; c < C - 1; ++c) line[c] = line[c] + load(at + c * lanes);
+            const float* end = at + (C - 1) * lanes;
+            line[C - 1] = line[C - 1] + (last == lanes ? load(end) : load(end, last));
+        }
+        for (int c = 0; c < C; ++c) total[c] = total[c] + line[c];
+    }
+    for (int c = 0; c < C; ++c) store(out + channel + c * lanes, total[c] / size);
+}
+
 inline void average(const Points& points, int64_t row, int64_t row_end, int64_t column, int64_t column_end, float* out) {
     const int64_t channels = points.channels;
     const float size = static_cast<float>((row_end - row) * (column_end - column));
     if (points.channel == 1) {
-        for (int64_t c = 0; c < channels; c += lanes) {
-            const int n = static_cast<int>(least(lanes, channels - c));
-            V total = set(0);
-            for (int64_t i = row; i < row_end; ++i) {
-                const float* at = points.data + i * points.row + column * points.column + c;
-                V line = set(0);  // a sum of sums: the error grows with a side of the window, not with its area
-                for (int64_t j = column; j < column_end; ++j, at += points.column)
-                    line = line + (n == lanes ? load(at) : load(at, n));
-                total = total + line;
-            }
-            store(out + c, total / set(size));
-        }
+        const auto rows = [&](auto function, int64_t c, int vectors_wide) {
+            const int last = static_cast<int>(least(lanes, channels - c - (vectors_wide - 1) * lanes));
+            function(points, row, row_end, column, column_end, c, last, set(size), out);
+        };
+        int64_t c = 0;
+        for (; channels - c > 3 * lanes; c += 4 * lanes) rows(average_rows<4>, c, 4);
+        for (; channels - c > lanes; c += 2 * lanes) rows(average_rows<2>, c, 2);
+        for (; c < channels; c += lanes) rows(average_rows<1>, c, 1);
         // whole vectors were stored: row_unit is a multiple of every vector length
-        for (int64_t c = (channels + lanes - 1) / lanes * lanes; c < padded(channels); ++c) out[c] = 0;
+        for (c = (channels + lanes - 1) / lanes * lanes; c < padded(channels); ++c) out[c] = 0;
         return;
     }
     for (int64_t c = 0; c < padded(channels); ++c) {
@@ -109,10 +126,14 @@ inline void gather(const Points& out, int64_t first, int64_t count, const int32_
             const float* from = rows + (inside ? m : 0) * stride;
             const float w = weight ? weight[start + p] : 1.0f;
             float* to = in_place ? at[p] : scratch + p * stride;
+            if (!inside) {
+                std::memset(to, 0, sizeof(float) * static_cast<std::size_t>(channels));
+                continue;
+            }
+            const V scale = set(w);
             int64_t c = 0;
-            for (; c + lanes <= channels; c += lanes) store(to + c, inside ? load(from + c) * set(w) : set(0));
-            if (c < channels)
-                store(to + c, inside ? load(from + c) * set(w) : set(0), static_cast<int>(channels - c));
+            for (; c + lanes <= channels; c += lanes) store(to + c, load(from + c) * scale);
+            if (c < channels) store(to + c, load(from + c) * scale, static_cast<int>(channels - c));
         }
         if (in_place) continue;
         for (int64_t p = 0; p < width; p += 8) {
@@ -172,23 +193,23 @@ inline void weigh_all(const float* similarity, float* const* rows, int64_t width
 
 template <int N>
 struct Softmax {
-    float scale;
+    float scale;  // times log2(e): powers of two are cheaper
     const float* shift;
     int64_t count, centres;
-    float *similarity, *mass;
+    float *similarity, *mass;  // mass [centre][lanes], summed over the lanes when all tiles are done
     template <int R>
     bool operator()(const V (&sums)[R][N], int64_t centre) {
         for (int m = 0; m < R && centre + m < centres; ++m) {
-            V total = set(0);
+            V total = load(mass + (centre + m) * lanes);
             for (int j = 0; j < N; ++j) {
                 const int n = static_cast<int>(count - j * lanes);
                 if (n <= 0) break;
-                const V e = exponential(set(scale) * (sums[m][j] - set(shift[centre + m])));
+                const V e = power_of_two(set(scale) * (sums[m][j] - set(shift[centre + m])));
                 float* to = similarity + (centre + m) * tile + j * lanes;
                 store(to, e);
                 total = total + (n >= lanes ? e : load(to, n));
             }
-            mass[centre + m] += sum(total);
+            store(mass + (centre + m) * lanes, total);
         }
         return false;
     }
@@ -247,8 +268,13 @@ inline void peak_tile(const Points& points, int64_t first, int64_t count, const 
 
 inline void attend(const Points& keys, const Points& values, int64_t first, int64_t count, const Centres& centres,
                    float scale, const float* shift, float* sums, float* mass, float* scratch) {
-    CLUINFER_TILES(count, (attend_tile<N>(keys, values, first + start, width, centres, scale, shift, sums, mass,
+    float* each = scratch;
+    scratch += padded(centres.count) * lanes;
+    for (int64_t m = 0; m < centres.count; ++m) store(each + m * lanes, set(0));
+    const float binary = scale * 1.44269504088896341f;
+    CLUINFER_TILES(count, (attend_tile<N>(keys, values, first + start, width, centres, binary, shift, sums, each,
                                           scratch)))
+    for (int64_t m = 0; m < centres.count; ++m) mass[m] += sum(load(each + m * lanes));
 }
 
 inline void peak(const Points& points, int64_t first, int64_t count, const Centres& centres, float* top,

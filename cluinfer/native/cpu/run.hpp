@@ -135,7 +135,7 @@ struct Run {
 };
 
 // Points are summed in blocks of this many, whatever the threads: the same sums, the same bits.
-constexpr std::int64_t block_points = 10 * tile_points;
+constexpr std::int64_t block_points = 5 * tile_points;
 inline std::int64_t blocks(std::int64_t points) { return (points + block_points - 1) / block_points; }
 
 // Centres of all groups, and their packed form. Packing leaves unit vectors in the rows.

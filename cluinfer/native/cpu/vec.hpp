@@ -156,6 +156,22 @@ inline V exponential(V x) {
     return times_power(fma(p, r * r, r) + set(1.0f), n);
 }
 
+// 2^y to about two units in the last place; 0 far below, NaN for NaN; y at most 127.
+inline V power_of_two(V y) {
+#if !defined(__AVX512F__)
+    y = larger(set(-200.0f), y);  // the other sets put the exponent together by hand
+#endif
+    const V n = nearest(y);
+    const V r = y - n;
+    V p = set(1.535336188319500e-4f);
+    p = fma(p, r, set(1.339887440266574e-3f));
+    p = fma(p, r, set(9.618437357674640e-3f));
+    p = fma(p, r, set(5.550332471162809e-2f));
+    p = fma(p, r, set(2.402264791363012e-1f));
+    p = fma(p, r, set(6.931472028550421e-1f));
+    return times_power(fma(p, r, set(1.0f)), n);
+}
+
 #if defined(__AVX512F__)
 inline float sum(V a) { return _mm512_reduce_add_ps(a.v); }
 #else
