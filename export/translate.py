@@ -22,7 +22,7 @@ from cluinfer.errors import GraphError
 from cluinfer.ops.functions import OPSET
 from cluinfer.ops.schema import DOMAIN, OPERATORS, VERSION
 
-LAYER = "cluinfer.layer"  # node metadata: the module path of the layer a cluinfer node belongs to
+LAYER = "cluinfer.layer"  # node metadata: the module path of the layer that a node comes from
 LAYOUT = "cluinfer.layout"  # node metadata of ClusterAssign: heads, fold, region, grid, see export.nn.layout
 
 
@@ -109,13 +109,12 @@ def _op(name: str) -> Op:
 
 
 def _note_layers(model: ir.Model) -> None:
-    """Keep of the exporter's notes only the module path of cluinfer nodes: the rest names files of this machine."""
+    """Keep of the exporter's notes only the module path of each node: the rest names files of this machine."""
     for node in model.graph.all_nodes():
         scopes = ast.literal_eval(node.metadata_props.get("pkg.torch.onnx.name_scopes", "[]"))
         node.metadata_props.clear()
         node.doc_string = None
-        if node.domain == DOMAIN:
-            node.metadata_props[LAYER] = scopes[-2] if len(scopes) > 1 else ""
+        node.metadata_props[LAYER] = scopes[-2] if len(scopes) > 1 else ""
         for value in node.outputs:
             value.metadata_props.clear()
     for value in (*model.graph.inputs, *model.graph.outputs, *model.graph.initializers.values()):
@@ -129,7 +128,8 @@ def _note_layers(model: ir.Model) -> None:
 def _bind(node: ir.Node) -> None:
     """Turn the alpha and beta inputs of a ClusterAssign into attributes, and its layout into a note."""
     for position, name in ((3, "beta"), (2, "alpha")):
-        constant = ir.convenience.get_const_tensor(node.inputs[position])
+        value = node.inputs[position]
+        constant = ir.convenience.get_const_tensor(value) if value is not None else None
         if constant is None or constant.size != 1:
             raise GraphError(
                 f"ClusterAssign of {node.metadata_props[LAYER] or 'the model'}: {name} must be one learned or fixed "

@@ -24,6 +24,7 @@ from torch.nn import functional as F
 
 from cluinfer.errors import ArchError, ShapeError
 from cluinfer.export.nn.attention import IcascLoss, IcascTerms, attention_map, channel_weights
+from cluinfer.export.nn.layout import Pair
 
 Block = Literal["basic", "bottleneck"]
 
@@ -35,15 +36,15 @@ STAGES = 4
 class IcascConfig:
     """A ResNet: the kind of its blocks, and for each of the 4 stages their number and width.
 
-    The stem has the width of the first stage; a stage of bottlenecks puts out 4 times its width. `size` is the side of
-    the images that it was trained on; the model takes any.
+    The stem has the width of the first stage; a stage of bottlenecks puts out 4 times its width. `size` is
+    the height and width of the images that it was trained on; the model takes any.
     """
 
     block: Block
     depths: tuple[int, int, int, int]
     widths: tuple[int, int, int, int] = (64, 128, 256, 512)
     num_classes: int = 1000
-    size: int = 224
+    size: Pair = (224, 224)
 
     def __post_init__(self) -> None:
         if self.block not in EXPANSION:
@@ -51,7 +52,7 @@ class IcascConfig:
         for name, values in (("depths", self.depths), ("widths", self.widths)):
             if len(values) != STAGES or min(values) < 1:
                 raise ArchError(f"icasc: wanted {STAGES} {name} of at least 1, got {values}")
-        if self.num_classes < 1 or self.size < 1:
+        if self.num_classes < 1 or min(self.size) < 1:
             raise ArchError(f"icasc: wanted num_classes and size of at least 1, got {self.num_classes} and {self.size}")
 
     def outputs(self, stage: int) -> int:

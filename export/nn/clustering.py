@@ -159,23 +159,27 @@ class HeadLinear(nn.Module):
 def cluster_centers(layer: nn.Module, features: Tensor, values: Tensor, fold: Pair) -> Tensor:
     """Cluster a map around a grid of half its size, by plain cosine, and give the centres as a map."""
     layout = Layout.of(features, 1, fold, None)
-    features, values = layout.split(features), layout.split(values)
-    index, weight = cluster_assign(
-        features.flatten(2), pool_to(features, layout.grid).flatten(2), sigmoid=False, layout=layout.to_list()
-    )
+    shared = values is features
+    features = layout.split(features)
+    values = features if shared else layout.split(values)
+    centers = pool_to(features, layout.grid).flatten(2)
+    base = centers if shared else pool_to(values, layout.grid).flatten(2)
+    index, weight = cluster_assign(features.flatten(2), centers, sigmoid=False, layout=layout.to_list())
     show(layer, Assignment(index, weight, layout))
-    centers = cluster_scatter(values.flatten(2), index, pool_to(values, layout.grid).flatten(2))
+    centers = cluster_scatter(values.flatten(2), index, base)
     return layout.merge(centers, layout.grid)
 
 
 def pool_to(x: Tensor, grid: Pair) -> Tensor:
-    """Adaptive average pooling of [G, d, H, W]; as an ordinary pool where the windows are equal, else as two products.
+    """Adaptive average pooling of [G, d, H, W].
 
-    Both export to plain ONNX operators; adaptive pooling itself does not where windows differ.
+    Where windows differ in size it exports as two products: adaptive pooling itself has no ONNX operator.
     """
     rows, columns = x.shape[2], x.shape[3]
     if rows % grid[0] == 0 and columns % grid[1] == 0:
         return F.avg_pool2d(x, (rows // grid[0], columns // grid[1]))
+    if not torch.compiler.is_exporting():
+        return F.adaptive_avg_pool2d(x, grid)
     return _windows(rows, grid[0], x) @ x @ _windows(columns, grid[1], x).transpose(0, 1)
 
 

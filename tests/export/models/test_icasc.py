@@ -30,7 +30,7 @@ PARAMETERS = {  # with 1000 classes, as published for these ResNets
 
 
 def small(block: Block = "basic", **changes: object) -> IcascConfig:
-    config = IcascConfig(block, (1, 1, 2, 2), (8, 8, 12, 16), num_classes=5, size=64)
+    config = IcascConfig(block, (1, 1, 2, 2), (8, 8, 12, 16), num_classes=5, size=(64, 64))
     return dataclasses.replace(config, **changes)  # type: ignore[arg-type]
 
 
@@ -203,7 +203,7 @@ def test_what_strict_loading_will_name_is_still_recognised() -> None:
     del shapes["bn1.running_var"]
     shapes["layer4.1.conv2.weight"] = (1,)
     shapes["surplus"] = (3,)
-    assert recognise(shapes) == small(size=224)
+    assert recognise(shapes) == small(size=(224, 224))
 
 
 @pytest.mark.parametrize(
