@@ -45,12 +45,14 @@ def to_onnx(
     names: Sequence[str] = (),
     preprocess: Preprocess | None = None,
     explain: Callable[[Explained], None] | None = None,
+    progress: Callable[[str], None] = lambda step: None,
 ) -> onnx.ModelProto:
     """The model as ONNX with cluinfer operators, their function bodies, and a description of all its outputs.
 
     `size`: of the images, 224, "224x320" or (224, 320); by default the model's own. `maps`: "none", "stages", "all",
     or layers by name. `evidence`: for how many classes. `attention`: the classes that an ICASC model shows attention
-    for, by default the two likeliest. `names`: of the classes. The batch is always dynamic.
+    for, by default the two likeliest. `names`: of the classes. The batch is always dynamic. `explain` is told what the
+    passes did, `progress` what is being done.
     """
     if isinstance(module, torch.export.ExportedProgram):
         program, outputs, height_width = module, [LOGITS], _program_size(module)
@@ -70,7 +72,9 @@ def to_onnx(
             outputs = [f"{FEATURES}/{i + 1}" for i in range(features)] or [LOGITS]
             exported = module
         arch = str(getattr(module, "arch", "custom"))
+        progress(f"tracing {arch} at {height_width[0]}x{height_width[1]}")
         program = _trace(exported.eval(), height_width)
+    progress("translating to ONNX")
     model = translate(program, [INPUT], outputs)
     before = count_nodes(model)
     _rename_batch(model)
@@ -80,6 +84,7 @@ def to_onnx(
     if evidence:
         add_evidence(model, evidence)
     if optimize:
+        progress("optimizing the graph")
         done += run_passes(model)
     shapes = {value.name: value.shape for value in model.graph.outputs}
     classes = None if features else int(shapes[LOGITS][1])  # type: ignore[index, arg-type]
@@ -99,6 +104,7 @@ def to_onnx(
     )
     if explain:
         explain(Explained(tuple(done), before, count_nodes(model)))
+    progress("checking the graph")
     return _finish(model, promise)
 
 
