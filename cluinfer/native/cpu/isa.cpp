@@ -24,7 +24,7 @@ struct Features {
         avx2 = (kept & 0x6) == 0x6 && (leaf[1] & (1 << 5)) != 0;
         const unsigned wanted = (1u << 16) | (1u << 17) | (1u << 30) | (1u << 31);  // F, DQ, BW, VL
         avx512 = avx2 && (kept & 0xe6) == 0xe6 && (static_cast<unsigned>(leaf[1]) & wanted) == wanted;
-        vnni = avx512 && (leaf[2] & (1 << 11)) != 0;
+        vnni = avx512 && (leaf[2] & (1 << 11)) != 0 && (leaf[1] & (1 << 3)) != 0;
     }
 };
 
@@ -34,7 +34,7 @@ struct Features {  // the compiler's run-time library asks XGETBV as well
     bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
     bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                   __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
-    bool vnni = avx512 && __builtin_cpu_supports("avx512vnni");
+    bool vnni = avx512 && __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("bmi");
 };
 
 #endif

@@ -56,7 +56,8 @@ inline void average_rows(const Points& points, int64_t row, int64_t row_end, int
     for (int c = 0; c < C; ++c) store(out + channel + c * lanes, total[c] / size);
 }
 
-inline void average(const Points& points, int64_t row, int64_t row_end, int64_t column, int64_t column_end, float* out) {
+inline void average(const Points& points, int64_t row, int64_t row_end, int64_t column, int64_t column_end,
+                    float* out) {
     const int64_t channels = points.channels;
     const float size = static_cast<float>((row_end - row) * (column_end - column));
     if (points.channel == 1) {
@@ -309,7 +310,8 @@ inline void settle(const float* sums, const float* mass, const float* base, int6
     const int64_t stride = padded(channels);
     for (int64_t m = 0; m < centres; ++m) {
         const V size = set(mass[m] + 1.0f);
-        for (int64_t c = m * stride; c < (m + 1) * stride; c += lanes) store(out + c, (load(sums + c) + load(base + c)) / size);
+        for (int64_t c = m * stride; c < (m + 1) * stride; c += lanes)
+            store(out + c, (load(sums + c) + load(base + c)) / size);
     }
 }
 

@@ -70,7 +70,8 @@ void cluster_pool(const Run& run, const Shape& shape, const Map& features, const
         centres.first_nan[g] = -1;
         for (std::int64_t i = (g + 1) * packs - 1; i >= g * packs; --i)
             if (nans[i] >= 0) centres.first_nan[g] = nans[i];
-        if (coarse_bytes) kernels.coarsen(centres.of(g), coarse + coarse_bytes * static_cast<std::size_t>(g));
+        if (coarse_bytes && centres.first_nan[g] < 0)
+            kernels.coarsen(centres.of(g), coarse + coarse_bytes * static_cast<std::size_t>(g));
     });
     // Smaller steps than blocks: nothing is summed here, and the assignment is nearly all of the work.
     const std::int64_t step = 2 * tile_points, steps = (size + step - 1) / step;

@@ -59,7 +59,8 @@ class Workspace {
 public:
     template <class T>
     void plan(T*& pointer, std::int64_t count) {
-        slots_.push_back({[](void* slot, char* at) { *static_cast<T**>(slot) = reinterpret_cast<T*>(at); }, &pointer, size_});
+        const auto set = [](void* slot, char* at) { *static_cast<T**>(slot) = reinterpret_cast<T*>(at); };
+        slots_.push_back({set, &pointer, size_});
         size_ += (static_cast<std::size_t>(count) * sizeof(T) + 63) / 64 * 64;
     }
     void allocate() {

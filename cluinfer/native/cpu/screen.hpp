@@ -88,9 +88,10 @@ inline void coarsen(const Centres& centres, void* memory) {
             total = _mm512_add_epi32(total, q);
             alignas(16) signed char bytes[lanes];
             _mm_store_si128(reinterpret_cast<__m128i*>(bytes), _mm512_cvtepi32_epi8(q));
-            for (int64_t f = c / 4; f < c / 4 + 4 && f < coarse.fours; ++f)
-                std::memcpy(coarse.quads + ((m / coarse_panel * coarse.fours + f) * coarse_panel + m % coarse_panel) * 4,
-                            bytes + (f * 4 - c), 4);
+            for (int64_t f = c / 4; f < c / 4 + 4 && f < coarse.fours; ++f) {
+                const int64_t at = (m / coarse_panel * coarse.fours + f) * coarse_panel + m % coarse_panel;
+                std::memcpy(coarse.quads + at * 4, bytes + (f * 4 - c), 4);
+            }
         }
         coarse.correction[m] = -128 * _mm512_reduce_add_epi32(total);
         const float size = sum(norm), wrong = sum(error);
@@ -107,13 +108,10 @@ struct Candidates {
     bool full[tile];
 
     void add(int lane, int32_t centre_number, int32_t value, int32_t floor) {
-        if (full[lane]) return;
         if (size[lane] == most_candidates) {
-            keep(lane, floor);
-            if (size[lane] == most_candidates) {
-                full[lane] = true;
-                return;
-            }
+            if (!full[lane]) keep(lane, floor);
+            full[lane] = full[lane] || size[lane] == most_candidates;
+            if (full[lane]) return;
         }
         centre[lane][size[lane]] = centre_number;
         score[lane][size[lane]++] = value;
@@ -247,10 +245,10 @@ inline void screened_tile(const Points& points, int64_t first, int64_t count, co
                 unsigned hits = _mm512_cmpgt_epi32_mask(sum[m][j], floor[j]);
                 if (!hits) continue;
                 _mm512_store_si512(values, sum[m][j]);
-                for (int lane = 0; hits; ++lane, hits >>= 1)
-                    if (hits & 1)
-                        found.add(j * lanes + lane, static_cast<int32_t>(p * coarse_panel + m), values[lane],
-                                  floors[lane]);
+                for (; hits; hits &= hits - 1) {
+                    const int lane = static_cast<int>(_tzcnt_u32(hits));
+                    found.add(j * lanes + lane, static_cast<int32_t>(p * coarse_panel + m), values[lane], floors[lane]);
+                }
             }
         }
     }

@@ -94,13 +94,21 @@ constexpr int lanes = 4;
 struct V { float v[lanes]; };
 struct K { std::uint32_t k[lanes]; };  // all ones or zero, so that a selection is a bitwise one
 inline V load(const float* p) { V r; std::memcpy(r.v, p, sizeof r.v); return r; }
-inline V load(const float* p, int n) { V r = {}; std::memcpy(r.v, p, sizeof(float) * static_cast<unsigned>(n)); return r; }
+inline V load(const float* p, int n) {
+    V r = {};
+    std::memcpy(r.v, p, sizeof(float) * static_cast<unsigned>(n));
+    return r;
+}
 inline void store(float* p, V a) { std::memcpy(p, a.v, sizeof a.v); }
 inline void store(float* p, V a, int n) { std::memcpy(p, a.v, sizeof(float) * static_cast<unsigned>(n)); }
 #define CLUINFER_LANES(TYPE, FIELD, EXPRESSION) \
     TYPE r; for (int i = 0; i < lanes; ++i) r.FIELD[i] = (EXPRESSION); return r
 inline V set(float x) { CLUINFER_LANES(V, v, x); }
-inline V set_bits(std::int32_t x) { float f; std::memcpy(&f, &x, sizeof f); V r; for (float& lane : r.v) std::memcpy(&lane, &x, sizeof lane); return r; }
+inline V set_bits(std::int32_t x) {
+    V r;
+    for (float& lane : r.v) std::memcpy(&lane, &x, sizeof lane);
+    return r;
+}
 inline V operator+(V a, V b) { CLUINFER_LANES(V, v, a.v[i] + b.v[i]); }
 inline V operator-(V a, V b) { CLUINFER_LANES(V, v, a.v[i] - b.v[i]); }
 inline V operator*(V a, V b) { CLUINFER_LANES(V, v, a.v[i] * b.v[i]); }
@@ -125,7 +133,12 @@ inline V select(K k, V a, V b) {
     std::memcpy(r.v, x, sizeof x);
     return r;
 }
-inline float power(std::int32_t n) { const std::int32_t bits = (n + 127) * (1 << 23); float f; std::memcpy(&f, &bits, sizeof f); return f; }
+inline float power(std::int32_t n) {
+    const std::int32_t bits = (n + 127) * (1 << 23);
+    float f;
+    std::memcpy(&f, &bits, sizeof f);
+    return f;
+}
 inline V times_power(V a, V n) {
     V r;
     for (int i = 0; i < lanes; ++i) {
