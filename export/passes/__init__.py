@@ -11,8 +11,34 @@ from dataclasses import dataclass
 from importlib import import_module
 
 import onnx_ir as ir
+from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-ORDER: tuple[str, ...] = ()
+ORDER: tuple[str, ...] = (
+    # what is known, and what does nothing
+    "infer_shapes",
+    "static_shapes",
+    "fold_constants",
+    "fold_coordinates",
+    "drop_casts",
+    "drop_expands",
+    "merge_reshapes",
+    "norm_whole_map",
+    # channel-first throughout, so that the foldings meet convolutions only
+    "linear_to_conv",
+    "sink_transposes",
+    "merge_transposes",
+    "sink_reshapes",
+    # into weights
+    "fold_batchnorm",
+    "fold_layer_scale",
+    "fold_norm_affine",
+    "shift_into_sum",
+    # one node for several; after the foldings, which want each weight to itself
+    "merge_siblings",
+    "pool_before_heads",
+    "sink_splits",
+    "share_repeats",
+)
 ROUNDS = 10  # far more than any model needs: passes that undo each other would show here
 
 
@@ -53,8 +79,6 @@ def run_pass(model: ir.Model, name: str) -> Done:
     result = module.run(model)
     changes, left = result if isinstance(result, tuple) else (result, [])
     if changes:
-        from onnx_ir.passes.common import RemoveUnusedNodesPass
-
         RemoveUnusedNodesPass()(model)
     meaning = (module.__doc__ or "").strip().splitlines()[0]
     return Done(name, meaning, changes, before, count_nodes(model), tuple(left))
