@@ -188,15 +188,16 @@ def _verify(arguments: argparse.Namespace) -> int:
     from cluinfer.export.verify import read_images, verify
 
     images = None if arguments.images is None else read_images(arguments.images)
-    found = verify(
-        arguments.model,
-        arguments.reference,
-        images,
-        arch=arguments.arch,
-        min_agreement=arguments.min_agreement,
-        max_error=arguments.max_logit_error,
-        **_settings(arguments.set),
-    )
+    with _warnings_as_lines():
+        found = verify(
+            arguments.model,
+            arguments.reference,
+            images,
+            arch=arguments.arch,
+            min_agreement=arguments.min_agreement,
+            max_error=arguments.max_logit_error,
+            **_settings(arguments.set),
+        )
     if arguments.json:
         _print_json(found.to_dict())
     else:
