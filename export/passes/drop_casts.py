@@ -3,7 +3,7 @@
 Cast, CastLike      the type is what it was
 Identity            always
 Reshape, Expand     the shape is what it was, dimension by dimension
-Squeeze, Unsqueeze  likewise; one after the other on the same shape is covered by `merge_reshapes`
+Squeeze, Unsqueeze  likewise, or it is again what it was before the Reshape, Squeeze or Unsqueeze in front
 Transpose           the order is what it was
 """
 
@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from cluinfer.export.passes._match import can_replace, is_op, replace, shape
+from cluinfer.export.passes._match import can_replace, is_op, remove_unused, replace, shape, source
+
+RESHAPES = ("Reshape", "Squeeze", "Unsqueeze")
 
 
 def run(model: ir.Model) -> int:
@@ -19,10 +21,23 @@ def run(model: ir.Model) -> int:
     changes = 0
     for node in list(model.graph):
         value = node.inputs[0] if node.inputs else None
-        if value is not None and _does_nothing(node, value) and can_replace(node.outputs[0], value):
+        if value is not None and not _does_nothing(node, value):
+            value = _undone(node)
+        if value is not None and can_replace(node.outputs[0], value):
+            before = node.inputs[0].producer() if node.inputs[0] is not None else None
             replace(node, value)
+            if before is not value.producer():
+                remove_unused(before)
             changes += 1
     return changes
+
+
+def _undone(node: ir.Node) -> ir.Value | None:
+    """What stood before two reshapes, if the second takes back the first."""
+    first = source(node.inputs[0], *RESHAPES) if is_op(node, *RESHAPES) else None
+    if first is None or shape(first.inputs[0]) is None or shape(first.inputs[0]) != shape(node.outputs[0]):
+        return None
+    return first.inputs[0]
 
 
 def _does_nothing(node: ir.Node, value: ir.Value) -> bool:

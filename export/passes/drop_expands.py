@@ -25,6 +25,9 @@ def _broadcast_later(node: ir.Node) -> bool:
     if wanted is None or value.is_graph_output() or not value.uses():
         return False
     return all(
-        is_op(user, *BINARY) and len(user.inputs) == 2 and shape(user.inputs[1 - place]) == wanted
+        is_op(user, *BINARY)
+        and len(user.inputs) == 2
+        and user.inputs[1 - place] is not value
+        and shape(user.inputs[1 - place]) == wanted
         for user, place in value.uses()
     )

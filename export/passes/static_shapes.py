@@ -40,5 +40,5 @@ def _reshape(after: list[Dim]) -> list[int] | None:
 
 def _expand(before: list[Dim], after: list[Dim]) -> list[int] | None:
     aligned = [1] * (len(after) - len(before)) + before
-    target = [1 if have == want else want for have, want in zip(aligned, after, strict=True)]
+    target = [1 if have == want and isinstance(want, str) else want for have, want in zip(aligned, after, strict=True)]
     return [dim for dim in target if isinstance(dim, int)] if all(isinstance(dim, int) for dim in target) else None
