@@ -14,6 +14,8 @@ import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 ORDER: tuple[str, ...] = (
+    # what the model is, before its spelling changes
+    "recognise_clustering",
     # what is known, and what does nothing
     "infer_shapes",
     "static_shapes",

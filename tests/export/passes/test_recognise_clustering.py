@@ -328,3 +328,164 @@ def test_every_spelling_is_recognised(form: Form) -> None:
             wanted = Layer(form)(x).numpy()
         (found,) = run_model(model, x)
         np.testing.assert_allclose(found, wanted, atol=1e-5 * wanted.std(), rtol=1e-5)
+
+
+def test_the_mean_is_made_once_for_all_its_readers() -> None:
+    def form(self: Layer, points: Tensor, centers: Tensor, values: Tensor, base: Tensor) -> Tensor:
+        mask = scattered(similarity(self, points, centers))[1]
+        mean = (mask @ values + base) / (mask.sum(-1, keepdim=True) + 1)
+        return torch.cat([mean, mask.transpose(1, 2) @ mean, mean.tanh()], dim=1)
+
+    model, _ = rewritten(form)
+    assert ours(model) == {"ClusterAssign": 1, "ClusterScatter": 1, "ClusterGather": 1}
+    x = tensor()
+    with torch.no_grad():
+        wanted = Layer(form)(x).numpy()
+    np.testing.assert_allclose(run_model(model, x)[0], wanted, atol=1e-4)
+
+
+def test_an_unknown_average_reads_the_index_of_cluster_assign() -> None:
+    """A mean without a base is not ClusterScatter; what reads only the index gains all the same."""
+
+    def form(self: Layer, points: Tensor, centers: Tensor, values: Tensor, base: Tensor) -> Tensor:
+        index = similarity(self, points, centers).argmax(1)
+        slots = index[..., None].expand(-1, -1, D)
+        count = torch.zeros_like(base).scatter_add(1, slots, torch.ones_like(values))
+        return torch.zeros_like(base).scatter_add(1, slots, values) / count.clamp(min=1)
+
+    model, _ = rewritten(form)
+    assert ours(model) == {"ClusterAssign": 1}
+    x = tensor()
+    with torch.no_grad():
+        wanted = Layer(form)(x).numpy()
+    np.testing.assert_allclose(run_model(model, x)[0], wanted, atol=1e-5)
+
+
+# --- what is not the same
+
+
+def another_eps(self: Layer, points: Tensor, centers: Tensor, values: Tensor, base: Tensor) -> Tensor:
+    s = F.normalize(centers, dim=-1, eps=1e-6) @ F.normalize(points, dim=-1).transpose(1, 2)
+    return mixed(s, scattered(s)[1], values, base)
+
+
+def no_eps(self: Layer, points: Tensor, centers: Tensor, values: Tensor, base: Tensor) -> Tensor:
+    unit = [x / x.norm(dim=-1, keepdim=True) for x in (centers, points)]
+    s = unit[0] @ unit[1].transpose(1, 2)
+    return mixed(s, scattered(s)[1], values, base)
+
+
+def plus_two(self: Layer, points: Tensor, centers: Tensor, values: Tensor, base: Tensor) -> Tensor:
+    s = similarity(self, points, centers)
+    mask = scattered(s)[1]
+    return mask.transpose(1, 2) @ ((mask @ values + base) / (mask.sum(-1, keepdim=True) + 2))
+
+
+def no_base(self: Layer, points: Tensor, centers: Tensor, values: Tensor, base: Tensor) -> Tensor:
+    mask = scattered(similarity(self, points, centers))[1]
+    return (mask @ values) / (mask.sum(-1, keepdim=True) + 1)
+
+
+def weighed_once(self: Layer, points: Tensor, centers: Tensor, values: Tensor, base: Tensor) -> Tensor:
+    s = similarity(self, points, centers)
+    mask = scattered(s)[1]
+    return ((mask * s) @ values + base) / (mask.sum(-1, keepdim=True) + 1)
+
+
+def soft(self: Layer, points: Tensor, centers: Tensor, values: Tensor, base: Tensor) -> Tensor:
+    share = (F.normalize(centers, dim=-1) @ F.normalize(points, dim=-1).transpose(1, 2)).softmax(dim=1)
+    return share.transpose(1, 2) @ ((share @ values + base) / (share.sum(-1, keepdim=True) + 1))
+
+
+def tied(self: Layer, points: Tensor, centers: Tensor, values: Tensor, base: Tensor) -> Tensor:
+    s = similarity(self, points, centers)
+    return mixed(s, (s == s.amax(1, keepdim=True)).float(), values, base)
+
+
+def top2(self: Layer, points: Tensor, centers: Tensor, values: Tensor, base: Tensor) -> Tensor:
+    s = similarity(self, points, centers)
+    return mixed(s, torch.zeros_like(s).scatter(1, s.topk(2, dim=1)[1], 1.0), values, base)
+
+
+def over_points(self: Layer, points: Tensor, centers: Tensor, values: Tensor, base: Tensor) -> Tensor:
+    s = similarity(self, points, centers)
+    mask = torch.zeros_like(s).scatter(2, s.argmax(2, keepdim=True), 1.0)
+    return mixed(s, mask, values, base)
+
+
+def seen(self: Layer, points: Tensor, centers: Tensor, values: Tensor, base: Tensor) -> Tensor:
+    s = similarity(self, points, centers)
+    return torch.cat([mixed(s, scattered(s)[1], values, base), s.transpose(1, 2)], dim=-1)
+
+
+def another_similarity(self: Layer, points: Tensor, centers: Tensor, values: Tensor, base: Tensor) -> Tensor:
+    """Assigned by the cosine, handed back by its sigmoid: the weight is not the maximum that was taken."""
+    s = F.normalize(centers, dim=-1) @ F.normalize(points, dim=-1).transpose(1, 2)
+    return mixed(torch.sigmoid(s * self.alpha), scattered(s)[1], values, base)
+
+
+def scale_of_each_centre(self: Layer, points: Tensor, centers: Tensor, values: Tensor, base: Tensor) -> Tensor:
+    s = F.normalize(centers, dim=-1) @ F.normalize(points, dim=-1).transpose(1, 2) * torch.arange(1.0, M + 1)[:, None]
+    return mixed(s, scattered(s)[1], values, base)
+
+
+LEFT: dict[Form, str] = {
+    another_eps: "norms are bounded at 1e-06, not at 1e-12",
+    no_eps: "without its lower bound",
+    plus_two: "divides by its mass plus 2, not plus 1",
+    no_base: "adds 1 to its mass but no base",
+    weighed_once: "weigh the points differently",
+    soft: "soft assignment",
+    tied: "compares the similarity with its maximum",
+    top2: "more than one centre",
+    over_points: "summed over the axis of the maximum",
+    seen: "similarity is also needed by",
+    another_similarity: "is also needed by Mul",
+    scale_of_each_centre: "not one number",
+}
+
+
+@pytest.mark.parametrize("form", LEFT, ids=lambda form: form.__name__)
+def test_what_is_not_the_same_is_left_with_a_reason(form: Form) -> None:
+    model = exported(nn.Sequential(Layer(form)), tensor())
+    before = [node.op_type for node in model.graph]
+    done = run_pass(model, NAME)
+    assert done.changes == 0
+    assert [node.op_type for node in model.graph] == before
+    assert any(line.startswith("0: left as it is:") and LEFT[form] in line for line in done.left), done.left
+
+
+def test_a_mask_of_another_tensor_is_not_the_clusterings() -> None:
+    """The index is taken from one similarity, the mask from values that are none: both stay."""
+
+    def form(self: Layer, points: Tensor, centers: Tensor, values: Tensor, base: Tensor) -> Tensor:
+        s = similarity(self, points, centers)
+        other = base @ values.transpose(1, 2)
+        return mixed(s, scattered(other)[1], values, base)
+
+    done = rewritten(form)[1]
+    assert done.changes == 0
+    assert done.left == ()
+
+
+def test_attention_is_not_an_assignment() -> None:
+    """A softmax over the points, as CLUENet's aggregation: neither changed nor remarked on."""
+
+    def form(self: Layer, points: Tensor, centers: Tensor, values: Tensor, base: Tensor) -> Tensor:
+        return (F.normalize(centers, dim=-1) @ F.normalize(points, dim=-1).transpose(1, 2)).softmax(-1) @ values
+
+    assert rewritten(form)[1].left == ()
+
+
+def test_norms_of_another_axis_are_not_cosines() -> None:
+    """Eight vectors of eight numbers, divided by the wrong ones of two equally many norms."""
+
+    class Wrong(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            unit = x / x.norm(dim=-1)[:, :, None].clamp(min=1e-12)
+            s = unit @ unit.transpose(-1, -2)
+            return torch.zeros_like(s).scatter(2, s.argmax(2, keepdim=True), 1.0).transpose(-1, -2) @ x
+
+    model = exported(Wrong(), torch.randn(BATCH, HEADS, 8, 8))
+    done = run_pass(model, NAME)
+    assert (done.changes, done.left) == (0, ())
