@@ -78,14 +78,14 @@ def to_onnx(
     model = translate(program, [INPUT], outputs)
     before = count_nodes(model)
     _rename_batch(model)
-    done = run_passes(model, ("recognise_clustering",)) if "recognise_clustering" in ORDER else []
+    done = run_passes(model, ORDER[:1]) if optimize else []  # what is a clustering, before its map is asked for
     chosen = choose_layers(find_layers(model), maps)
     add_maps(model, chosen)
     if evidence:
         add_evidence(model, evidence)
     if optimize:
         progress("optimizing the graph")
-        done += run_passes(model)
+        done += run_passes(model, ORDER[1:])
     shapes = {value.name: value.shape for value in model.graph.outputs}
     classes = None if features else int(shapes[LOGITS][1])  # type: ignore[index, arg-type]
     if names and len(names) != classes:

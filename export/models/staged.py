@@ -22,7 +22,7 @@ class StagedNet(ClusterNet):
             self.network.append(self.stage(stage))
             if stage + 1 < len(config.channels):
                 self.network.append(self.reduction(stage))
-        self._finish([self.norm_of(c) for c in config.channels], config.channels[-1], config.num_classes)
+        self.finish([self.norm_of(c) for c in config.channels], config.channels[-1], config.num_classes)
 
     def embed(self) -> None:
         """Set `patch_embed`, and `pos_embed` where there is one."""

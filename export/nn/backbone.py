@@ -17,14 +17,14 @@ class ClusterNet(nn.Module):
 
     With `num_classes` it gives logits [B, classes]; without, a list of one feature map a stage, for dense prediction.
     A subclass sets `patch_embed`, `network` (stage, reduction, stage, ...) and, if it has one, `pos_embed`, then
-    calls `_finish`.
+    calls `finish`.
     """
 
     patch_embed: nn.Module
     pos_embed: nn.Module
     network: nn.ModuleList
 
-    def _finish(self, norms: Sequence[nn.Module], channels: int, num_classes: int | None) -> None:
+    def finish(self, norms: Sequence[nn.Module], channels: int, num_classes: int | None) -> None:
         """Set the head, or with no classes the norms of the feature maps; `norms` are one a stage."""
         self.has_head = num_classes is not None
         if num_classes is None:

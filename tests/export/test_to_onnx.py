@@ -236,7 +236,7 @@ class Mixed(ClusterNet):
 
         stages = [torch.nn.Sequential(block(True), block(False)), ClusterPool(8, 12), torch.nn.Identity()]
         self.network = torch.nn.ModuleList(stages)
-        self._finish([MapGroupNorm(8), MapGroupNorm(12)], 12, 4)
+        self.finish([MapGroupNorm(8), MapGroupNorm(12)], 12, 4)
 
 
 def test_a_users_own_model_with_both_kinds_of_aggregation() -> None:
