@@ -38,9 +38,14 @@ def read_program(path: str | Path) -> torch.export.ExportedProgram:
     path = Path(path)
     if not path.is_file():
         raise CheckpointError(f"{path}: wanted a .pt2 file, found {'a folder' if path.is_dir() else 'nothing'}")
-    with path.open("rb") as file:
-        data = file.read(LARGEST + 1)  # once: nothing can change it between a check and its use
     try:
+        with path.open("rb") as file:
+            data = file.read(LARGEST + 1)  # once: nothing can change it between a check and its use
+    except OSError as error:
+        raise CheckpointError(f"{path}: the file cannot be read ({error.strerror})") from error
+    try:
+        if torch.torch_version.TorchVersion(torch.__version__) < "2.9":
+            raise WrongError(f"torch {torch.__version__} cannot load programs without pickles; install a later version")
         if len(data) > LARGEST:
             raise WrongError(f"larger than {LARGEST >> 30} GiB, which is not read from a file")
         if not data.startswith(b"PK"):
@@ -64,8 +69,11 @@ def _read(data: bytes) -> torch.export.ExportedProgram:
         lists.append(read_payloads(parse(held[name], name), files, prefix, name))
     weights, constants = lists
     check_against_graph(model["graph_module"], weights, constants)
-    with _quiet():
-        return torch.export.load(write_archive(model, weights, constants, held))
+    with _quiet() as remarks:
+        try:
+            return torch.export.load(write_archive(model, weights, constants, held))
+        except Exception as error:
+            raise remarks.cause or error  # noqa: B904 - torch logs what is wrong, and raises that it logged something
 
 
 def _line(error: BaseException) -> str:
@@ -74,17 +82,28 @@ def _line(error: BaseException) -> str:
     return show((lines[-1] if lines else type(error).__name__)[:160])
 
 
+class _Remarks(logging.Filter):
+    """Keeps torch's remarks on the file from the user, but remembers the exception among them."""
+
+    cause: BaseException | None = None
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.exc_info:
+            self.cause = record.exc_info[1]
+        return False
+
+
 @contextmanager
-def _quiet() -> Iterator[None]:
+def _quiet() -> Iterator[_Remarks]:
     """Keep torch's warnings about the file to itself: an error says what counts."""
-    loggers = [logging.getLogger(name) for name in ("torch.export", "torch._export")]
-    levels = [logger.level for logger in loggers]
+    remarks, parts = _Remarks(), logging.getLogger("torch._export")
+    load, level = logging.getLogger("torch.export"), parts.level
     try:
-        for logger in loggers:
-            logger.setLevel(logging.CRITICAL)
+        load.addFilter(remarks)
+        parts.setLevel(logging.CRITICAL)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            yield
+            yield remarks
     finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+        load.removeFilter(remarks)
+        parts.setLevel(level)

@@ -17,6 +17,7 @@ CONSTANTS, CONSTANT = "data/constants/model_constants_config.json", "data/consta
 SAMPLES = "data/sample_inputs/model.pt"
 LARGEST_JSON = 2**26
 MOST_ENTRIES = 100_000
+SAVES = "2.10"  # the first version of torch that surely saves without pickles
 
 # Exactly what torch.export.save writes; the entries of the last line are never looked at
 _KNOWN = re.compile(
@@ -52,7 +53,7 @@ def read_entries(data: bytes) -> dict[str, bytes]:
     if held.get("archive_version") != b"0" or WEIGHTS not in held or CONSTANTS not in held or MODEL not in held:
         raise WrongError(
             f"its layout (archive version {show(held.get('archive_version', b'none').decode('latin-1'))}) is that of "
-            "another version of torch; export it again with a version from 2.9 on"
+            "another version of torch; export it again with torch {SAVES} or later"
         )
     if held.get("byteorder", b"little") != b"little":
         raise WrongError("was saved on a big-endian machine, whose numbers are not read; export it on another")
@@ -66,7 +67,9 @@ def _check_kind(names: list[str]) -> None:
     """Name what else ends in .pt2, or is often taken for it."""
     inner = {name.partition("/")[2] for name in names}
     if "serialized_exported_program.json" in names or "data/weights/model.pt" in inner:
-        raise WrongError("saved by a version of torch before 2.9; export it again with that or a later one")
+        raise WrongError(
+            f"saved by an older version of torch, with pickles in it; export it again with torch {SAVES} or later"
+        )
     if any(name.startswith("code/") for name in inner):
         raise WrongError("a TorchScript program, wanted one of torch.export; save it with torch.export.save")
     if any(name.endswith("data.pkl") for name in inner) and "archive_format" not in inner:

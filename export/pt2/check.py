@@ -26,7 +26,8 @@ class UnknownError(WrongError):
 
 def show(value: Any) -> str:
     """A value from the file as short, printable ASCII on one line."""
-    return _REPR.repr(value).encode("ascii", "backslashreplace").decode()
+    written = _REPR.repr(value).encode("ascii", "backslashreplace").decode()
+    return written if len(written) <= 160 else f"{written[:157]}..."
 
 
 def integer(low: int = -(2**63), high: int = 2**63 - 1) -> Check:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from cluinfer.export.pt2.archive import SAVES
 from cluinfer.export.pt2.check import (
     UnknownError,
     WrongError,
@@ -157,7 +158,7 @@ def read_document(data: bytes) -> dict[str, Any]:
     if major != SCHEMA:
         raise WrongError(
             f"is in version {show(major)} of torch's format, wanted {SCHEMA}: it was saved by another version of torch "
-            f"({saved}); export it again with a version from 2.9 on"
+            f"({saved}); export it again with torch {SAVES} or later"
         )
     try:
         clean = _program(raw, "model")
@@ -195,7 +196,7 @@ def _check_signature(held: dict[str, Any]) -> None:
     """The graph's inputs and outputs are those of the signature, in order."""
     signature = held["signature"]
     for side, specs in (("inputs", signature["input_specs"]), ("outputs", signature["output_specs"])):
-        given = [spec["arg"] if "as_tensor" in spec["arg"] else {"as_tensor": spec["arg"]} for spec in _bodies(specs)]
+        given = [{"as_tensor": body["arg"]} if "name" in body["arg"] else body["arg"] for body in _bodies(specs)]
         if given != held["graph"][side]:
             raise WrongError(f"the {side} of its graph are not those of its signature; it is damaged")
 
@@ -212,8 +213,9 @@ def _root_call(held: dict[str, Any]) -> dict[str, Any]:
         raise WrongError("does not say how it is called; it is damaged")
     takes = _leaves(root["in_spec"])
     if takes != 1 or root["in_spec"] != _IN_SPEC:
-        names = ", ".join(spec["arg"]["as_tensor"]["name"] for spec in _user_tensors(held["signature"]["input_specs"]))
-        raise WrongError(f"takes {takes} inputs ({names}), wanted one image as model(image); export it with {ADVICE}")
+        names = [body["arg"]["as_tensor"]["name"] for body in _user_tensors(held["signature"]["input_specs"])]
+        named = ", ".join(called[:40] for called in names[:5])
+        raise WrongError(f"takes {takes} inputs ({named}), wanted one image as model(image); export it with {ADVICE}")
     outputs = [spec for spec in held["signature"]["output_specs"] if "user_output" in spec]
     if _leaves(root["out_spec"]) != len(outputs):
         raise WrongError("does not give as many outputs as it says; it is damaged")
@@ -231,7 +233,7 @@ def _user_tensors(specs: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def _check_use(held: dict[str, Any]) -> None:
     """One float32 image [B, 3, H, W] in, with B dynamic; float32 logits [B, classes] out, before anything else."""
     values, signature = held["graph"]["tensor_values"], held["signature"]
-    taken, given = (_user_tensors(signature[side]) for side in ("input_specs", "output_specs"))
+    taken, given = _user_tensors(signature["input_specs"]), _user_tensors(signature["output_specs"][:1])
     if len(taken) != 1:
         raise WrongError(f"takes {len(taken)} tensors, wanted one image; export it with {ADVICE}")
     image = _described(values, taken[0])
@@ -243,7 +245,7 @@ def _check_use(held: dict[str, Any]) -> None:
     if any("as_int" not in size for size in sizes[2:]):
         raise WrongError(f"takes images of any size, wanted one size; export it with {ADVICE}")
     if not given:
-        raise WrongError("gives no tensor, wanted logits [batch, classes] as its first output")
+        raise WrongError("first gives what is no tensor, wanted logits [batch, classes]")
     logits = _described(values, given[0])
     batched = logits["sizes"][:1] and logits["sizes"][0].get("as_expr", {}).get("expr_str") == _batch(sizes)
     if logits["dtype"] != FLOAT or len(logits["sizes"]) != 2 or not batched or "as_int" not in logits["sizes"][1]:

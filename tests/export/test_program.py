@@ -112,7 +112,7 @@ class Odd(nn.Module):
         x = nn.functional.scaled_dot_product_attention(q, k, x)
         x = torch.cat([x, self.empty.expand(x.shape[0], 0, 8)], 1)
         best = torch.einsum("bnc,bmc->bnm", q, k).argmax(-1)
-        return {"logits": x.mean(1), "more": (best, x[..., :4] @ self.get_buffer("turned"))}
+        return {"logits": x.mean(1), "count": 3, "more": (best, x[..., :4] @ self.get_buffer("turned"))}
 
 
 @pytest.mark.parametrize("strict", [False, True])
@@ -126,6 +126,7 @@ def test_odd_programs(tmp_path: Path, strict: bool, decomposed: bool) -> None:
     image = torch.rand(3, 3, 32, 32)
     read, expected = read_program(tmp_path / "odd.pt2").module()(image), program.module()(image)
     assert torch.equal(read["logits"], expected["logits"])
+    assert read["count"] == 3
     assert all(torch.equal(a, b) for a, b in zip(read["more"], expected["more"], strict=True))
 
 
@@ -166,7 +167,7 @@ ADVICE = "torch.export.export(model.eval(), (image,), dynamic_shapes=({0: torch.
         (Net(after=lambda x: x.argmax(1)).eval(), (IMAGE,), DYNAMIC, "wanted float32 logits [batch, classes]"),
         (Net(after=lambda x: x.half()).eval(), (IMAGE,), DYNAMIC, "first gives a tensor of another type [?, 4]"),
         (Net(after=lambda x: x.t()).eval(), (IMAGE,), DYNAMIC, "first gives a tensor of float32 [4, ?]"),
-        (Net(after=lambda x: (3, x)).eval(), (IMAGE,), DYNAMIC, ""),
+        (Net(after=lambda x: (3, x)).eval(), (IMAGE,), DYNAMIC, "first gives what is no tensor, wanted logits"),
         (Net(), (IMAGE,), DYNAMIC, "call model.eval() before exporting"),
         (nn.Sequential(Net().eval(), nn.BatchNorm1d(4)), (IMAGE,), DYNAMIC, "call model.eval() before exporting"),
         (nn.Sequential(Net().eval(), nn.Dropout()), (IMAGE,), DYNAMIC, "(dropout); call model.eval() before exporting"),
@@ -222,7 +223,12 @@ def test_what_is_not_a_program(tmp_path: Path, own: tuple[nn.Module, Path]) -> N
     with zipfile.ZipFile(path, "w") as file:  # as torch 2.7 laid it out
         file.writestr("version", "8.8")
         file.writestr("serialized_exported_program.json", "{}")
-    assert "saved by a version of torch before 2.9; export it again" in refused(path)
+    assert "saved by an older version of torch, with pickles in it; export it again with torch 2.10" in refused(path)
+
+
+def test_an_old_torch_is_named(own: tuple[nn.Module, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "__version__", "2.8.1+cpu")
+    assert refused(own[1]) == "torch 2.8.1+cpu cannot load programs without pickles; install a later version"
 
 
 def test_extra_files_are_ignored(tmp_path: Path) -> None:
