@@ -40,6 +40,7 @@ from cluinfer.export.passes.recognise_clustering._similarity import (
 )
 from cluinfer.export.passes.recognise_clustering._unit import unit
 
+COUNTING = (ir.DataType.FLOAT, ir.DataType.INT32, ir.DataType.INT64)  # exact for as many points as maps have
 Rule = Callable[["Reader", ir.Node], "Fact | list[Fact | None] | None"]
 
 
@@ -54,7 +55,9 @@ class Reader:
             if node.domain == "" and node.inputs:
                 found = self._read(node)
                 for value, fact in zip(node.outputs, found if isinstance(found, list) else [found], strict=False):
-                    if fact is not None:
+                    shape = shape_of(value)
+                    # whatever a rule overlooked, such as a broadcast by its other operand, shows in the shape
+                    if fact is not None and (shape is None or shape == self.axes.shape(fact.dims)):
                         self.facts[value] = fact
 
     def fact(self, value: ir.Value | None) -> Fact | None:
@@ -86,12 +89,18 @@ class Reader:
 
 
 def _cast(reader: Reader, node: ir.Node) -> Fact | None:
-    """Counts, masks and indices stay what they are; rounding of anything else would be lost."""
+    """Counts, masks and indices stay what they are in types that hold them; rounding of anything else would be lost."""
     fact = reader.fact(node.inputs[0])
-    exact = isinstance(fact, Index) or (isinstance(fact, Product) and fact.mask and not fact.power and not fact.leaf)
-    counted = isinstance(fact, Sum) and fact.leaf is None and not fact.power
     source, result = (None if v is None else v.dtype for v in (node.inputs[0], node.outputs[0]))
-    return fact if exact or counted or isinstance(fact, Mass) or (fact and source == result) else None
+    if result is None or (source == result and fact is not None):
+        return fact if result is not None else None
+    if isinstance(fact, Index):
+        return fact if result in (ir.DataType.INT32, ir.DataType.INT64) else None
+    mask = isinstance(fact, Product) and fact.mask and not fact.power and not fact.leaf
+    counted = isinstance(fact, (Mass, Sum)) and not fact.power and (isinstance(fact, Mass) or fact.leaf is None)
+    if mask and result == ir.DataType.BOOL:
+        return fact
+    return fact if (mask or counted) and result in COUNTING else None
 
 
 def _div(reader: Reader, node: ir.Node) -> Fact | None:

@@ -120,6 +120,9 @@ class Rewriter:
         if isinstance(fact, Index) and fact.offset:
             return None
         leaves, dims = _shapes(fact)
+        types = {v.dtype for v in (value, *(leaf.value for leaf, _ in leaves)) if v.dtype is not None}
+        if not isinstance(fact, Index) and types != {ir.DataType.FLOAT}:
+            return None
         way = steps(self.reader.axes, dims, fact.dims)
         ins = [self._way(leaf, wanted) for leaf, wanted in (*leaves, *self._sides(cluster))]
         if way is None or any(found is None for found in ins):
@@ -164,6 +167,11 @@ class Rewriter:
             made.append(ir.node("Cast", [result], {"to": int(ir.DataType.INT64)}))
             result = made[-1].outputs[0]
             result.dtype, result.shape = ir.DataType.INT64, value.shape
+        if value.is_graph_output():
+            made.append(ir.node("Identity", [result]))
+            result = made[-1].outputs[0]
+            result.dtype, result.shape = value.dtype or ir.DataType.FLOAT, value.shape
+            result.name, value.name = value.name, None
         self._new[value] = result
         self.graph.insert_before(node, made)
         ir.convenience.replace_all_uses_with(value, result, replace_graph_outputs=True)
@@ -249,9 +257,9 @@ def _channels(leaf: Leaf, others: Dim) -> Dim:
 
 def _read_by(node: ir.Node) -> list[ir.Value]:
     """What a node needs, with what the graphs inside it take from outside."""
-    inner = (
-        [v for graph in node.graphs() for n in graph.all_nodes() for v in n.inputs] if hasattr(node, "graphs") else []
-    )
+    graphs = [a.as_graph() for a in node.attributes.values() if a.type == ir.AttributeType.GRAPH]
+    inner = [value for graph in graphs for n in graph.all_nodes() for value in n.inputs]
+    inner += [value for graph in graphs for value in graph.outputs]
     return [value for value in (*node.inputs, *inner) if value is not None]
 
 

@@ -489,3 +489,40 @@ def test_norms_of_another_axis_are_not_cosines() -> None:
     model = exported(Wrong(), torch.randn(BATCH, HEADS, 8, 8))
     done = run_pass(model, NAME)
     assert (done.changes, done.left) == (0, ())
+
+
+def test_whole_numbers_are_not_averaged_by_the_operators() -> None:
+    """Labels of centres and integer means: the operators hold floats only, so these read the index."""
+
+    def form(self: Layer, points: Tensor, centers: Tensor, values: Tensor, base: Tensor) -> Tensor:
+        index = similarity(self, points, centers).argmax(1)
+        labels = (base * 100).long()
+        return labels.gather(1, index[..., None].expand(-1, -1, D)) // 3
+
+    model, _ = rewritten(form)
+    assert ours(model) == {"ClusterAssign": 1}
+    x = tensor()
+    np.testing.assert_array_equal(run_model(model, x)[0], Layer(form)(x))
+
+
+def test_outputs_keep_their_names_and_types() -> None:
+    def form(self: Layer, points: Tensor, centers: Tensor, values: Tensor, base: Tensor) -> Tensor:
+        return similarity(self, points, centers).argmax(1)
+
+    model, done = rewritten(form)
+    assert done.changes == 1
+    (out,) = model.graph.outputs
+    assert (out.name, out.dtype) == ("out", ir.DataType.INT64)
+    x = tensor(3)
+    np.testing.assert_array_equal(run_model(model, x)[0], Layer(form)(x))
+
+
+def test_a_broadcast_by_the_other_operand_is_seen() -> None:
+    """The mask is chosen against zeros of a higher rank, so that the result has one dimension more."""
+
+    def form(self: Layer, points: Tensor, centers: Tensor, values: Tensor, base: Tensor) -> Tensor:
+        s = similarity(self, points, centers)
+        share = torch.where(scattered(s)[1] > 0.5, s, torch.zeros(2, 1, 1, 1))
+        return (share @ values + base) / (share.sum(-1, keepdim=True) + 1)
+
+    assert rewritten(form)[1].changes == 0
