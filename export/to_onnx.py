@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,10 +12,11 @@ import onnx_ir as ir
 import torch
 from torch import nn
 
-from cluinfer.errors import GraphError, ShapeError
+from cluinfer.errors import CluinferError, GraphError, ShapeError
 from cluinfer.export.models import family_of
 from cluinfer.export.models.config import ClusterConfig
-from cluinfer.export.models.icasc import Icasc, IcascAttention
+from cluinfer.export.models.icasc import Icasc, IcascAttention, IcascConfig
+from cluinfer.export.nn.backbone import ClusterNet
 from cluinfer.export.outputs import BATCH, add_evidence, add_maps, choose_layers, find_layers
 from cluinfer.export.passes import ORDER, Done, count_nodes, run_passes
 from cluinfer.export.translate import LAYER, LAYOUT, translate
@@ -54,30 +56,30 @@ def to_onnx(
     for, by default the two likeliest. `names`: of the classes. The batch is always dynamic. `explain` is told what the
     passes did, `progress` what is being done.
     """
+    settings = getattr(module, "config", None)
+    settings = settings if isinstance(settings, ClusterConfig | IcascConfig) else None
+    arch = str(getattr(module, "arch", "custom"))
     if isinstance(module, torch.export.ExportedProgram):
-        program, outputs, height_width = module, [LOGITS], _program_size(module)
+        program, height_width = module, _program_size(module)
         if size is not None and _pair(size) != height_width:
             raise ShapeError(f"a torch.export program is of one size: wanted {size}, it is {height_width}")
-        settings, arch, features = None, "custom", 0
     else:
-        settings = getattr(module, "config", None)
-        height_width = _pair(size if size is not None else getattr(settings, "size", 224))
-        if hasattr(module, "check_size"):
-            module.check_size(*height_width)  # type: ignore[operator]
-        features = len(settings.channels) if isinstance(settings, ClusterConfig) and settings.num_classes is None else 0
-        if isinstance(module, Icasc):
-            outputs = [LOGITS, ATTENTION_CLASSES, *ATTENTION]
-            exported: nn.Module = IcascAttention(module, attention)
-        else:
-            outputs = [f"{FEATURES}/{i + 1}" for i in range(features)] or [LOGITS]
-            exported = module
-        arch = str(getattr(module, "arch", "custom"))
+        height_width = _pair(size or (settings.size if settings else 224))
         progress(f"tracing {arch} at {height_width[0]}x{height_width[1]}")
-        program = _trace(exported.eval(), height_width)
+        program = _trace(IcascAttention(module, attention) if isinstance(module, Icasc) else module, height_width)
+    features = 0
+    if isinstance(module, ClusterNet) and not module.has_head:
+        features = len(program.graph_signature.user_outputs)
+    outputs = [f"{FEATURES}/{i + 1}" for i in range(features)] or [LOGITS]
+    if isinstance(module, Icasc):
+        outputs += [ATTENTION_CLASSES, *ATTENTION]
     progress("translating to ONNX")
     model = translate(program, [INPUT], outputs)
     before = count_nodes(model)
     _rename_batch(model)
+    classes = None if features else _count_classes(model, outputs)
+    if names and len(names) != classes:
+        raise GraphError(f"{len(names)} class names were given, the model has {classes or 'no'} classes")
     done = run_passes(model, ORDER[:1]) if optimize else []  # what is a clustering, before its map is asked for
     chosen = choose_layers(find_layers(model), maps)
     add_maps(model, chosen)
@@ -86,10 +88,6 @@ def to_onnx(
     if optimize:
         progress("optimizing the graph")
         done += run_passes(model, ORDER[1:])
-    shapes = {value.name: value.shape for value in model.graph.outputs}
-    classes = None if features else int(shapes[LOGITS][1])  # type: ignore[index, arg-type]
-    if names and len(names) != classes:
-        raise GraphError(f"{len(names)} class names were given, the model has {classes or 'no'} classes")
     promise = Promise(
         arch=arch,
         family=family_of(settings) if settings is not None else "custom",
@@ -110,11 +108,13 @@ def to_onnx(
 
 def _trace(module: nn.Module, size: Pair) -> torch.export.ExportedProgram:
     """The torch.export program for a dynamic batch of images of this size."""
+    if isinstance(module, ClusterNet):
+        module.check_size(*size)
     image = torch.zeros(2, 3, *size)  # a batch of 1 would be taken for a constant
     try:
-        with torch.no_grad():
+        with torch.no_grad(), _evaluating(module):
             return torch.export.export(module, (image,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},), strict=False)
-    except ShapeError:
+    except CluinferError:
         raise
     except Exception as error:
         lines = [line for line in str(error).splitlines() if line.strip()]
@@ -122,6 +122,27 @@ def _trace(module: nn.Module, size: Pair) -> torch.export.ExportedProgram:
             f"the model cannot be traced for images of {size[0]}x{size[1]} and any batch: "
             f"{lines[0].strip()[:200] if lines else type(error).__name__}"
         ) from error
+
+
+@contextmanager
+def _evaluating(module: nn.Module) -> Iterator[None]:
+    """Evaluation mode for a while: a model that is still being trained goes on as it was."""
+    training = [part for part in module.modules() if part.training]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part in training:
+            part.training = True
+
+
+def _count_classes(model: ir.Model, outputs: Sequence[str]) -> int:
+    """The classes of the logits, which must be what the model gives, and all that it gives."""
+    shapes = [list(value.shape or ()) for value in model.graph.outputs]
+    if len(shapes) == len(outputs) and len(shapes[0]) == 2 and isinstance(shapes[0][1], int):
+        return shapes[0][1]
+    came = ", ".join(f"[{', '.join(map(str, shape))}]" for shape in shapes)
+    raise GraphError(f"wanted a model that gives logits [batch, classes] and nothing else, this one gives {came}")
 
 
 def _program_size(program: torch.export.ExportedProgram) -> Pair:

@@ -206,7 +206,7 @@ def test_sizes_other_than_the_models_own() -> None:
     with torch.no_grad():
         wanted = model(torch.from_numpy(x)).numpy()
     np.testing.assert_allclose(run(proto, x)["logits"], wanted, atol=1e-5 * wanted.std())
-    with pytest.raises(ShapeError, match=r"images of 33x60 do not fit .* nearest sizes that work: "):
+    with pytest.raises(ShapeError, match=r"images of 36x60 do not fit .* nearest sizes that work: "):
         to_onnx(model, size=(36, 60))
     with pytest.raises(ShapeError, match=r"size 'big': wanted a positive number or HEIGHTxWIDTH"):
         to_onnx(model, size="big")
@@ -272,6 +272,31 @@ def test_an_operator_without_translation_is_named_with_its_module() -> None:
         "no ONNX operator for aten.special_bessel_j0.default in module 'special'; "
         "write it with operators that have one, or move it out of the model"
     )
+
+
+class Two(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return x.mean((2, 3)), x
+
+
+def test_models_that_give_no_logits_or_more_are_refused() -> None:
+    wanted = r"wanted a model that gives logits \[batch, classes\] and nothing else, this one gives "
+    with pytest.raises(GraphError, match=wanted + r"\[batch, 3\], \[batch, 3, 8, 8\]"):
+        to_onnx(Two(), size=8)
+    with pytest.raises(GraphError, match=wanted + r"\[batch, 3, 8, 8\]"):
+        to_onnx(torch.nn.ReLU(), size=8)
+
+
+def test_a_model_in_training_is_exported_for_evaluation_and_goes_on_training() -> None:
+    torch.manual_seed(0)
+    head = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(4, 2))
+    model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4), torch.nn.Dropout(0.9), *head)
+    model[1].eval()
+    x = image(2, 3, 8, 8)
+    proto = to_onnx(model, size=8)
+    assert [part.training for part in model] == [True, False, True, True, True, True]
+    with torch.no_grad():
+        np.testing.assert_allclose(run(proto, x)["logits"], model.eval()(torch.from_numpy(x)), atol=1e-5)
 
 
 def test_what_does_not_fit_is_refused() -> None:
