@@ -26,3 +26,7 @@ class GraphError(CluinferError):
 
 class MissingPackageError(CluinferError):
     """A package that this command needs is not installed."""
+
+
+class EngineError(CluinferError):
+    """An engine that cannot do what is asked of it: a graph, a compiled blob or options that do not fit it."""

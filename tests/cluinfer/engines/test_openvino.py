@@ -1,0 +1,341 @@
+"""The OpenVINO engine: operators and whole models against the references, natively and expanded."""
+
+from __future__ import annotations
+
+import platform
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+import golden_cases
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from operator_cases import Case, assert_same_choice, cases
+
+from cluinfer import ops
+from cluinfer.engines import Options, Session, get_engine
+from cluinfer.errors import CluinferError, EngineError, ShapeError
+
+pytest.importorskip("openvino")
+onnx = pytest.importorskip("onnx")
+onnxruntime = pytest.importorskip("onnxruntime")
+torch = pytest.importorskip("torch")
+
+from cluinfer.engines import openvino as module  # noqa: E402
+from cluinfer.export import to_onnx  # noqa: E402
+from cluinfer.export.models import build, published  # noqa: E402
+from cluinfer.export.models.config import config  # noqa: E402
+
+ENGINE = get_engine("openvino")
+NATIVE = bool(module._core()[1]) if module.library_path() else False
+needs_native = pytest.mark.skipif(not NATIVE, reason="the OpenVINO extension is not built")
+
+SMALL = {
+    "fec": config("fec", (1, 2), (16, 24), (2, 1), 8, (2, 2), (2, 1), (2, 2), num_classes=5, size=(32, 48)),
+    "coc": config("coc", (2, 1), (16, 24), (2, 1), 8, (2, 2), (2, 1), (2, 2), num_classes=5, size=(32, 48)),
+    "cluenet": config(
+        "cluenet", (2, 1), (16, 24), (2, 1), 8, (2, 3), (1, 1), (2, 2), num_classes=5, size=(32, 48), layer_scale=False
+    ),
+}
+FUSED = {  # what each of them becomes
+    "fec": {"ClusterBlock": 3, "ClusterPool": 1},
+    "coc": {"ClusterBlock": 3},
+    "cluenet": {"ClusterAggregate": 3, "ClusterMapAssign": 2, "ClusterPool": 1},
+}
+GOLDEN = ("cluenet_tiny", "coc_tiny", "fec_small")
+
+
+@pytest.fixture(params=[pytest.param("native", marks=needs_native), "expanded"])
+def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """With the extension, and without."""
+    if request.param == "expanded":
+        monkeypatch.setenv(module.OVERRIDE, "")
+    yield request.param
+
+
+def session(graph: bytes, options: Options | None = None) -> Session:
+    chosen = options or Options(threads=2)
+    return ENGINE.load(ENGINE.compile(graph, chosen), chosen)
+
+
+def run_nodes(nodes: list[tuple[str, list[str], list[str], dict[str, float]]], **inputs: np.ndarray) -> dict[str, Any]:
+    """Run a graph of cluinfer operators: each an operator, its inputs and outputs by name, its attributes."""
+    helper, types = onnx.helper, {"float32": onnx.TensorProto.FLOAT, "int32": onnx.TensorProto.INT32}
+    ins = [
+        helper.make_tensor_value_info(name, types[str(array.dtype)], ["G", *array.shape[1:]])
+        for name, array in inputs.items()
+    ]
+    outs = [
+        helper.make_tensor_value_info(name, types["int32" if tensor.dtype == "int32" else "float32"], None)
+        for operator, _, names, _ in nodes
+        for name, tensor in zip(names, ops.OPERATORS[operator].outputs, strict=True)
+    ]
+    made = [helper.make_node(op, takes, gives, domain=ops.DOMAIN, **given) for op, takes, gives, given in nodes]
+    imports = [helper.make_opsetid("", 18), helper.make_opsetid(ops.DOMAIN, 1)]
+    model = helper.make_model(helper.make_graph(made, "nodes", ins, outs), opset_imports=imports, ir_version=8)
+    options = Options(threads=2, batch=len(next(iter(inputs.values()))))
+    with session(bytes(model.SerializeToString()), options) as ours:
+        return ours.run(inputs)
+
+
+def assign(points: np.ndarray, centers: np.ndarray) -> tuple[Any, Any]:
+    """With the plain sigmoid."""
+    node = ("ClusterAssign", ["points", "centers"], ["i", "w"], {"alpha": 1.0, "beta": 0.0, "sigmoid": 1})
+    got = run_nodes([node], points=points, centers=centers)
+    return got["i"], got["w"]
+
+
+def check_operators(case: Case) -> None:
+    similarity = {"alpha": case.alpha, "beta": case.beta, "sigmoid": int(case.sigmoid)}
+    got = run_nodes(
+        [
+            ("ClusterAssign", ["points", "centers"], ["i", "w"], similarity),
+            ("ClusterScatter", ["values", "index", "base"], ["scattered"], {}),
+            ("ClusterScatter", ["values", "index", "base", "weight"], ["weighted scattered"], {}),
+            ("ClusterGather", ["base", "index"], ["gathered"], {}),
+            ("ClusterGather", ["base", "index", "weight"], ["weighted gathered"], {}),
+        ],
+        **{name: getattr(case, name) for name in ("points", "centers", "values", "index", "base", "weight")},
+    )
+    expected, _ = ops.cluster_assign(case.points, case.centers, alpha=case.alpha, beta=case.beta, sigmoid=case.sigmoid)
+    assert_same_choice(case, got["i"], got["w"], expected)
+    scale = 1e-5 * max(1.0, float(np.abs(case.values).max()), float(np.abs(case.base).max()))
+    for weight, prefix in ((None, ""), (case.weight, "weighted ")):
+        scattered = ops.cluster_scatter(case.values, case.index, case.base, weight)
+        np.testing.assert_allclose(got[f"{prefix}scattered"], scattered, rtol=1e-5, atol=scale)
+        gathered = ops.cluster_gather(case.base, case.index, weight)
+        np.testing.assert_allclose(got[f"{prefix}gathered"], gathered, rtol=1e-6)
+
+
+@needs_native
+@settings(max_examples=20, deadline=None)
+@given(case=cases())
+def test_operators_natively(case: Case) -> None:
+    check_operators(case)
+
+
+@settings(max_examples=10, deadline=None)
+@given(case=cases())
+def test_operators_expanded(case: Case) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(module.OVERRIDE, "")
+        check_operators(case)
+
+
+def test_ties_nan_and_saturation(kind: str) -> None:
+    points = np.array([[[1, np.nan, 0, -1], [0, 1, 0, 0]]], np.float32)
+    centers = np.array([[[0, 1, 1], [-1, 0, 0]]], np.float32)
+    index, weight = assign(points, centers)
+    assert index.tolist() == [[1, 0, 0, 0]]  # a tie, a NaN point, a zero point, the best of the rest
+    assert np.isnan(weight[0, 1])
+    assert np.isfinite(weight[0, [0, 2, 3]]).all()
+    centers[0, 0, 2] = np.nan  # a NaN centre is the maximum for every point but the NaN ones
+    index, weight = assign(points, centers)
+    assert index.tolist() == [[2, 0, 2, 2]]
+    assert np.isnan(weight).all()
+
+
+def test_an_index_out_of_range_adds_nothing_and_gathers_zero(kind: str) -> None:
+    index = np.array([[-1, 0, 2, 2**31 - 1, -(2**31)]], np.int32)
+    values, base = np.ones((1, 1, 5), np.float32), np.array([[[3.0, 5.0]]], np.float32)
+    nodes = [
+        ("ClusterScatter", ["values", "index", "base"], ["centers"], {}),
+        ("ClusterGather", ["base", "index"], ["points"], {}),
+    ]
+    got = run_nodes(nodes, values=values, index=index, base=base)
+    assert got["centers"].tolist() == [[[2.0, 5.0]]]
+    assert got["points"].tolist() == [[[0.0, 3.0, 0.0, 0.0, 0.0]]]
+
+
+@cache
+def small(family: str) -> bytes:
+    torch.manual_seed(0)
+    model = build(replace(SMALL[family])).eval()
+    golden_cases.fill(model, "clue" if family == "cluenet" else family)
+    return bytes(to_onnx(model, (32, 48), maps="all").SerializeToString())
+
+
+def in_onnx_runtime(graph: bytes, x: np.ndarray) -> dict[str, np.ndarray]:
+    reference = onnxruntime.InferenceSession(graph)
+    return dict(zip([o.name for o in reference.get_outputs()], reference.run(None, {"image": x}), strict=True))
+
+
+def image(batch: int) -> np.ndarray:
+    return golden_cases.weights().image(1, (batch, 3, 32, 48))  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("family", SMALL)
+def test_small_models_equal_onnx_runtime(kind: str, family: str, batch: int) -> None:
+    x = image(batch)
+    want = in_onnx_runtime(small(family), x)
+    with session(small(family), Options(threads=2, batch=2 if batch == 3 else 1)) as ours:
+        got = ours.run({"image": x})
+    assert set(got) == set(want)
+    for name, expected in want.items():
+        assert (got[name].shape, got[name].dtype) == (expected.shape, expected.dtype), name
+        if name == "logits":
+            np.testing.assert_allclose(got[name], expected, atol=2e-4)
+        else:
+            assert (got[name] != expected).mean() <= 0.01, name
+
+
+@needs_native
+@pytest.mark.parametrize("family", SMALL)
+def test_everything_is_fused(family: str) -> None:
+    head, _ = module.describe(ENGINE.compile(small(family), Options()))
+    assert {name: count for name, count in head["fused"].items() if name.startswith("Cluster")} == FUSED[family]
+    assert head["native"] is True
+
+
+def test_without_the_extension_one_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(module.OVERRIDE, "")
+    module._core_with.cache_clear()
+    with pytest.warns(RuntimeWarning, match="without its native operators, slower: it is not built") as warned:
+        for family in ("fec", "coc"):
+            ENGINE.compile(small(family), Options())
+    assert len([w for w in warned if "native operators" in str(w.message)]) == 1
+
+
+def test_an_extension_that_does_not_load_is_done_without(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+    library = tmp_path / "libother.so"
+    library.write_bytes(b"not a library")
+    monkeypatch.setenv(module.OVERRIDE, str(library))
+    with pytest.warns(RuntimeWarning, match="it does not load"):
+        blob = ENGINE.compile(small("fec"), Options())
+    assert module.describe(blob)[0]["native"] is False
+
+
+@pytest.mark.parametrize("name", GOLDEN)
+@needs_native
+def test_golden_case(name: str) -> None:
+    case = golden_cases.load(name)
+    model = build(replace(published(name), num_classes=case.num_classes)).eval()
+    model.load_state_dict(golden_cases.state_dict(case.shapes, case.kind))
+    with session(bytes(to_onnx(model).SerializeToString())) as ours:
+        got = ours.run({"image": case.input})
+    case.assert_logits(got["logits"])
+
+
+def test_threads_and_streams_and_throughput(kind: str) -> None:
+    x = image(5)
+    want = in_onnx_runtime(small("fec"), x)["logits"]
+    options = Options(hint="throughput", threads=2, streams=2)
+    with session(small("fec"), options) as ours:
+        got: list[np.ndarray] = []
+        workers = [threading.Thread(target=lambda: got.append(ours.run({"image": x})["logits"])) for _ in range(4)]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+    assert len(got) == 4
+    for logits in got:
+        np.testing.assert_allclose(logits, want, atol=2e-4)
+
+
+def test_what_comes_back_belongs_to_the_caller() -> None:
+    with session(small("fec")) as ours:
+        first = ours.run({"image": image(1)})["logits"]
+        kept = first.copy()
+        ours.run({"image": np.zeros_like(image(1))})
+    np.testing.assert_array_equal(first, kept)
+
+
+def test_a_closed_session_does_not_run() -> None:
+    ours = session(small("fec"))
+    ours.close()
+    ours.close()
+    with pytest.raises(EngineError, match="closed"):
+        ours.run({"image": image(1)})
+
+
+@pytest.mark.parametrize(
+    ("feeds", "message"),
+    [
+        ({}, "inputs \\['image'\\] are wanted, got \\[\\]"),
+        ({"image": np.zeros((1, 3, 32, 32), np.float32)}, "must be float32 \\[\\?, 3, 32, 48\\], got float32"),
+        ({"image": np.zeros((1, 3, 32, 48))}, "got float64 "),
+        ({"image": np.zeros((0, 3, 32, 48), np.float32)}, "an empty batch"),
+    ],
+)
+def test_wrong_inputs_are_refused(feeds: dict[str, np.ndarray], message: str) -> None:
+    with session(small("fec")) as ours, pytest.raises((ShapeError, EngineError), match=message):
+        ours.run(feeds)
+
+
+def test_blobs_that_do_not_fit_are_refused() -> None:
+    blob = ENGINE.compile(small("fec"), Options())
+    line, _, rest = blob.partition(b"\n")
+    other_release = line.replace(module._openvino().get_version().encode(), b"1.0") + b"\n" + rest
+    for bad, message in (
+        (b"", "not a graph compiled by the OpenVINO engine"),
+        (b"cluinfer openvino 1 {}\nrest", "fields are missing"),
+        (b"cluinfer openvino 1 [[[\nrest", "not a graph compiled"),
+        (other_release, "compiled by OpenVINO 1.0"),
+        (line + b"\n", "cannot load the compiled graph"),
+        (line + b"\n" + rest[: len(rest) // 2], "cannot load the compiled graph"),
+    ):
+        with pytest.raises(EngineError, match=message):
+            ENGINE.load(bad, Options())
+    with pytest.raises(EngineError, match="compiled for batch 1, 2 is wanted"):
+        ENGINE.load(blob, Options(batch=2))
+
+
+def test_what_is_no_graph_is_refused() -> None:
+    with pytest.raises(EngineError, match="cannot compile the graph"):
+        ENGINE.compile(b"no graph", Options())
+
+
+def test_precisions_that_are_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(EngineError, match="has precisions fp32, bf16, got 'int3'"):
+        ENGINE.compile(small("fec"), Options(precision="int3"))
+    monkeypatch.setattr(module, "_computes_bf16", lambda: False)
+    with pytest.raises(EngineError, match=r"this CPU does not compute in bf16.*choose fp32"):
+        ENGINE.compile(small("fec"), Options(precision="bf16"))
+    monkeypatch.setattr(module, "_computes_bf16", lambda: True)
+    monkeypatch.setenv(module.OVERRIDE, "")
+    with pytest.raises(EngineError, match="bf16 needs the native operators"):
+        ENGINE.compile(small("fec"), Options(precision="bf16"))
+
+
+@needs_native
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="OpenVINO emulates bf16 on x86 only")
+@pytest.mark.parametrize("family", SMALL)
+def test_bf16_keeps_the_clustering_in_float32(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_computes_bf16", lambda: True)  # OpenVINO emulates it where the CPU does not
+    x, options = image(1), Options(precision="bf16", threads=2)
+    want = in_onnx_runtime(small(family), x)["logits"]
+    with session(small(family), options) as ours:
+        got = ours.run({"image": x})["logits"]
+        infos = [node.get_rt_info() for node in ours._compiled.get_runtime_model().get_ops()]  # type: ignore[attr-defined]
+    kinds = [(info["layerType"].astype(str), info["runtimePrecision"].astype(str)) for info in infos]
+    assert np.abs(got - want).max() <= 0.5 * want.std()  # random weights: classes lie close together
+    assert ("Convolution", "bf16") in kinds
+    natives = [precision for kind, precision in kinds if kind == "Reference"]
+    assert len(natives) >= sum(FUSED[family].values())
+    assert set(natives) <= {"f32", "i32"}
+
+
+@pytest.mark.parametrize("wrong", [{"hint": "speed"}, {"threads": 0}, {"batch": None}, {"streams": 1 << 17}])
+def test_wrong_options_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(EngineError, match=f"{next(iter(wrong))} must be"):
+        Options(**wrong)
+
+
+def test_an_engine_that_does_not_exist() -> None:
+    with pytest.raises(CluinferError, match=r"there is no engine 'x'; there are: .*openvino"):
+        get_engine("x")
+
+
+def test_asking_for_the_engine_imports_nothing_heavy() -> None:
+    import subprocess
+
+    code = (
+        "import sys; from cluinfer.engines import get_engine; get_engine('openvino'); print('openvino' in sys.modules)"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout == "False\n"
