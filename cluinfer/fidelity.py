@@ -8,7 +8,7 @@ Rules:
   Without margins nobody can tell: every such point counts as a flip, and the report says that ties are not known.
 - An error is in units of the standard deviation of the reference's values, over everything compared.
 - One point that changes its cluster moves every number after it (by about a percent, in a network with random weights).
-  So numbers are judged on the images whose maps are all the same; the others are judged by their maps.
+  So numbers are judged on the images whose maps are all the same, as long as there are any.
 - Evidence and attention are of certain classes; where the runs show different classes they are not compared.
 - Comparisons add up: compare(a, b) + compare(c, d) says of both batches what one comparison would.
 """
@@ -129,6 +129,10 @@ class Fidelity:
     near: float = NEAR
 
     @property
+    def _judged(self) -> Mapping[str, NumberAgreement]:
+        return self.settled if self.moved < self.images else self.numbers
+
+    @property
     def overall(self) -> MapAgreement:
         """All maps together."""
         total = MapAgreement(0, 0, 0)
@@ -155,8 +159,7 @@ class Fidelity:
     ) -> list[str]:
         """What is worse than it may be, one line each; empty if all is well.
 
-        Each layer is judged by itself, near ties forgiven; each output of numbers by its largest error in the images
-        whose maps are all the same.
+        Each layer is judged by itself, near ties forgiven; each output of numbers by its largest error.
         """
         if not self.images:
             return ["nothing was compared"]
@@ -168,11 +171,9 @@ class Fidelity:
         ]
         found += [
             f"{name}: off by up to {each.max_error:.1e} of its standard deviation, wanted at most {max_error:.1e}"
-            for name, each in self.settled.items()
+            for name, each in self._judged.items()
             if not each.max_error <= max_error
         ]
-        if self.moved == self.images and self.numbers:
-            found.append("no image kept all its clusters, so its numbers cannot be judged; compare more images")
         if self.top1_same is not None and self.top1_same < min_top1 * self.images:
             share = _percent(self.top1_same / self.images)
             found.append(f"{LOGITS}: the likeliest class is the same for only {share}, wanted {_percent(min_top1)}")
@@ -205,9 +206,9 @@ class Fidelity:
         if any(each.near_ties is None for each in self.maps.values()):
             lines += ["near ties are not known here: every point that changed its cluster counts as a flip", ""]
         numbers = [("output", "largest error", "mean error", "of the reference's standard deviation")]
-        for name, error in self.settled.items():
+        for name, error in self._judged.items():
             numbers.append((name, f"{error.max_error:.1e}", f"{error.mean_error:.1e}", ""))
-            if self.moved:
+            if 0 < self.moved < self.images:
                 moved = self.numbers[name]
                 numbers.append((f"{name}, all images", f"{moved.max_error:.1e}", f"{moved.mean_error:.1e}", ""))
         lines += _aligned(numbers) if self.numbers else []

@@ -27,6 +27,7 @@ from cluinfer.export.nn import (
     PointEmbed,
     PointMlp,
 )
+from cluinfer.export.outputs import choose_layers
 from cluinfer.graph import KEY, ClusterOutput, Promise
 
 SMALL = {
@@ -118,11 +119,16 @@ def test_golden_icasc_through_onnx_runtime() -> None:
             assert error <= 2e-3, name
 
 
+@cache
+def exported(family: str, optimize: bool) -> onnx.ModelProto:
+    return to_onnx(small(family), maps="all", evidence=3, optimize=optimize)
+
+
 @pytest.mark.parametrize("optimize", [False, True])
 @pytest.mark.parametrize("family", SMALL)
 def test_everything_promised_is_there_and_right(family: str, optimize: bool) -> None:
     model = small(family)
-    proto = to_onnx(model, maps="all", evidence=3, optimize=optimize)
+    proto = exported(family, optimize)
     assert [opset.version for opset in proto.opset_import if opset.domain == ""] == [18]
     promise = promise_of(proto)
     assert [output.name for output in proto.graph.output] == list(promise.outputs)
@@ -151,7 +157,7 @@ def test_everything_promised_is_there_and_right(family: str, optimize: bool) -> 
 
 
 def test_the_stages_and_pools_are_named() -> None:
-    promise = promise_of(to_onnx(small("fec")))
+    promise = promise_of(exported("fec", True))
     assert [(m.layer, m.alias, m.pool, m.stage, m.heads, m.fold, m.grid, m.size) for m in promise.maps] == [
         ("network.0.0.token_mixer", "stage1", False, 1, 2, (2, 2), (2, 2), (8, 12)),
         ("network.1", "pool1", True, 1, 1, (1, 1), (4, 6), (8, 12)),
@@ -169,20 +175,28 @@ def test_the_stages_and_pools_are_named() -> None:
     ],
 )
 def test_maps_can_be_chosen(maps: Any, layers: list[str]) -> None:
-    proto = to_onnx(small("cluenet"), maps=maps)
-    assert [each.layer for each in promise_of(proto).maps] == layers
-    assert [o.name for o in proto.graph.output] == ["logits", *(f"clusters/{layer}" for layer in layers)]
+    everything = promise_of(exported("cluenet", False)).maps
+    assert [each.layer for each in choose_layers(everything, maps)] == layers
+
+
+def test_only_the_chosen_maps_are_outputs() -> None:
+    proto = to_onnx(small("coc"), maps=["stage2"], optimize=False)
+    assert [each.layer for each in promise_of(proto).maps] == ["network.2.0.token_mixer"]
+    assert [o.name for o in proto.graph.output] == ["logits", "clusters/network.2.0.token_mixer"]
 
 
 def test_a_map_that_is_not_there() -> None:
-    with pytest.raises(GraphError, match=r"no clustering layer 'stage9'; wanted none, stages, all, or of: network.0.0"):
-        to_onnx(small("coc"), maps="stage1,stage9")
+    everything = promise_of(exported("cluenet", False)).maps
+    with pytest.raises(
+        GraphError, match=r"no clustering layer 'stage9'; wanted none, stages, all, or of: network.0"
+    ):
+        choose_layers(everything, "stage1,stage9")
 
 
 @pytest.mark.parametrize("family", SMALL)
 def test_inlined_it_runs_in_plain_onnx_runtime_and_plain_openvino(family: str) -> None:
     openvino = pytest.importorskip("openvino")
-    proto = to_onnx(small(family), maps="all", evidence=2)
+    proto = exported(family, True)
     inlined = inliner.inline_local_functions(proto)
     assert {node.domain for node in inlined.graph.node} == {""}
     onnx.checker.check_model(inlined, full_check=True)
@@ -310,7 +324,7 @@ def test_what_does_not_fit_is_refused() -> None:
 
 
 def test_nothing_of_this_machine_is_in_the_file() -> None:
-    text = to_onnx(small("fec")).SerializeToString()
+    text = exported("fec", True).SerializeToString()
     assert b".py" not in text
     assert b"/" + __file__.split("/")[1].encode() + b"/" not in text
 

@@ -239,7 +239,7 @@ def test_clustering_models_are_not_recognised() -> None:
         ({"block": "dense"}, "block 'basic' or 'bottleneck', got 'dense'"),
         ({"depths": (2, 2, 2)}, r"4 depths of at least 1, got \(2, 2, 2\)"),
         ({"widths": (8, 0, 8, 8)}, r"4 widths of at least 1, got \(8, 0, 8, 8\)"),
-        ({"num_classes": 0}, "at least 1, got 0 and 64"),
+        ({"num_classes": 0}, r"at least 1, got 0 and \(64, 64\)"),
     ],
 )
 def test_configs_that_are_no_resnet(change: dict[str, object], message: str) -> None:
