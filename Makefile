@@ -2,6 +2,7 @@
 #   make test PYTHON=python3.12          with another Python (after `make clean`)
 #   make test TESTS=tests/cluinfer       some tests only; PYTEST_ARGS for anything else
 #   make lint, make format, make clean
+#   make sanitize                        the kernels' tests under AddressSanitizer and UBSan; a minute more than tests
 
 PYTHON ?= python3
 JOBS ?= 2
@@ -15,7 +16,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 # Everything that ends up in the wheel. The folders are listed too, so that a removed file counts as a change.
 SOURCES := CMakeLists.txt LICENSE README.md $(shell find -L cluinfer -name __pycache__ -prune -o -print)
 
-.PHONY: test lint format clean
+.PHONY: test lint format sanitize clean
 
 # Two workers with one thread each are quicker than one worker whose libraries thread every small operation.
 # `pytest`, not `python -m pytest`: the latter would put the checkout before the installed package.
@@ -30,6 +31,16 @@ lint: $(VENV)/packages.stamp
 format: $(VENV)/packages.stamp
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# A build of its own, beside that of the package. Python itself is not sanitized, so the runtimes come first; it
+# leaks by design, so leaks are not looked for.
+sanitize: $(VENV)/installed.stamp
+	$(BIN)/cmake -S cluinfer/native -B build/sanitize -DCLUINFER_SANITIZE=ON
+	$(BIN)/cmake --build build/sanitize --parallel $(JOBS)
+	LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libubsan.so) \
+	  $$(g++ -print-file-name=libstdc++.so)" ASAN_OPTIONS=detect_leaks=0 \
+	  CLUINFER_KERNELS=build/sanitize/libcluinfer_kernels.so \
+	  $(BIN)/pytest -p no:cacheprovider -p no:xdist -s tests/cluinfer/native
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
