@@ -48,10 +48,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return ERROR
     except KeyboardInterrupt:
         return INTERRUPTED
-    except BrokenPipeError:
-        # Python flushes standard output once more when it exits, which would complain about the pipe again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return BROKEN_PIPE
+    except OSError as error:
+        if isinstance(error, BrokenPipeError):
+            # Python flushes standard output once more when it exits, which would complain about the pipe again.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return BROKEN_PIPE
+        print(f"cluinfer: error: {error}", file=sys.stderr)
+        return ERROR
 
 
 class _Parser(argparse.ArgumentParser):
@@ -141,7 +144,11 @@ def _export(arguments: argparse.Namespace) -> None:
     from cluinfer.export.program import read_program
 
     source = Path(arguments.model)
+    if not source.is_file():
+        raise CluinferError(f"{source}: wanted a checkpoint file, found {'a folder' if source.is_dir() else 'nothing'}")
     target = Path(arguments.output or source.with_suffix(".onnx"))
+    if target.is_dir() or not target.parent.is_dir() or target.resolve() == source.resolve():
+        raise CluinferError(f"-o {target}: wanted the name of a file to write, in a folder that exists, not {source}")
     explained: list[Any] = []
     with _progress() as progress, _warnings_as_lines():
         progress(f"reading {source}")
@@ -227,10 +234,12 @@ def _warnings_as_lines() -> Iterator[None]:
 
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        yield
-    for warning in caught:
-        if issubclass(warning.category, AssumptionWarning):
-            print(f"cluinfer: warning: {warning.message}", file=sys.stderr)
+        try:
+            yield
+        finally:  # what was assumed may be why it failed
+            for warning in caught:
+                if issubclass(warning.category, AssumptionWarning):
+                    print(f"cluinfer: warning: {warning.message}", file=sys.stderr)
 
 
 def _numbers(text: str | None) -> list[int] | None:

@@ -139,6 +139,13 @@ class _Reader:
             raise GraphError(f"the graph's description is wrong: {self.path}{name} must be {wanted}, got {value!r:.60}")
         return value
 
+    def text(self, name: str) -> str:
+        """Text that a terminal can show: nothing in it moves a cursor or paints."""
+        value: str = self.take(name, str)
+        if not value.isprintable():
+            raise GraphError(f"the graph's description is wrong: {self.path}{name} = {value!r:.60} is not plain text")
+        return value
+
     def number(self, name: str, low: int = 0) -> int:
         value: int = self.take(name, int)
         if not low <= value <= LIMIT:
@@ -186,8 +193,8 @@ class _Reader:
                 f"the graph's description is wrong: names must be {classes} texts, got {len(names)} entries"
             )
         taken = {
-            "arch": self.take("arch", str),
-            "family": self.take("family", str),
+            "arch": self.text("arch"),
+            "family": self.text("family"),
             "size": self.pair("size"),
             "classes": classes,
             "names": tuple(names),
@@ -219,8 +226,8 @@ class _Reader:
 
     def cluster_output(self) -> ClusterOutput:
         made = ClusterOutput(
-            layer=self.take("layer", str),
-            alias=self.take("alias", str),
+            layer=self.text("layer"),
+            alias=self.text("alias"),
             pool=self.take("pool", bool),
             stage=self.number("stage", 1),
             heads=self.number("heads", 1),

@@ -22,6 +22,7 @@ from cluinfer.errors import CheckpointError
 
 CONTAINERS = ("state_dict", "model", "state_dict_ema")
 PREFIXES = ("module.", "_orig_mod.")
+LARGEST_GROWTH = 8  # of the file in memory: float16 doubles, a few shared parameters are stored once
 SAVE_ADVICE = "save it with torch.save(model.state_dict(), ...) and try again"
 
 
@@ -33,7 +34,13 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     if path.stat().st_size == 0:
         raise CheckpointError(f"{path}: the file is empty; copy or save it again")
     held = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
-    return {name: _plain(path, name, value) for name, value in _unprefixed(path, _parameters(path, held)).items()}
+    parameters = _unprefixed(path, _parameters(path, held))
+    for name, value in parameters.items():
+        _check_plain(path, name, value)
+    claimed = 4 * sum(value.numel() for value in parameters.values())  # as float32
+    if claimed > LARGEST_GROWTH * path.stat().st_size + 2**20:
+        raise CheckpointError(f"{path}: claims {claimed >> 20} MiB of parameters, far more than the file stores")
+    return {name: _own(value) for name, value in parameters.items()}
 
 
 def _read_safetensors(path: Path) -> Mapping[str, Tensor]:
@@ -119,12 +126,15 @@ def _unprefixed(path: Path, parameters: Mapping[str, Tensor]) -> dict[str, Tenso
     return plain
 
 
-def _plain(path: Path, name: str, value: Tensor) -> Tensor:
-    """A contiguous tensor of its own. One that claims more than the file stored (an expanded view) is refused."""
+def _check_plain(path: Path, name: str, value: Tensor) -> None:
+    """Refuse what is not numbers in a row, and what claims more than the file stored (an expanded view)."""
     if value.layout != torch.strided or value.is_quantized or value.is_complex() or value.device.type == "meta":
         raise CheckpointError(f"{path}: {name} is not a plain tensor of numbers ({value.dtype}, {value.layout})")
     if value.numel() * value.element_size() > value.untyped_storage().nbytes():
         raise CheckpointError(f"{path}: {name} claims shape {list(value.shape)} but the file stores less than that")
+
+
+def _own(value: Tensor) -> Tensor:
     return value.detach().float().contiguous() if value.is_floating_point() else value.detach().contiguous()
 
 

@@ -56,6 +56,8 @@ def load_model(path: str | Path, arch: str | None = None, **overrides: object) -
 def _with_head_of(config: Config, shapes: Mapping[str, tuple[int, ...]]) -> Config:
     """The published configuration with as many classes as the checkpoint has, or none for a backbone."""
     head = shapes.get("head.weight" if isinstance(config, ClusterConfig) else "fc.weight")
+    if head and head[0] < 1:
+        raise CheckpointError("its head has no classes")
     if head:
         return replace(config, num_classes=head[0])
     return (
@@ -73,7 +75,18 @@ def _compare(path: str | Path, model: nn.Module, state: Mapping[str, Tensor], na
         f"{key} is {given[key]}, wanted {shape}" for key, shape in wanted.items() if given.get(key, shape) != shape
     ]
     label = name or "a model of its kind"
-    for problems, what in ((wrong, "wrong shapes"), (missing, "parameters missing"), (surplus, "surplus parameters")):
+    whole = [
+        f"{key} is {state[key].dtype}"
+        for key, value in model.state_dict().items()
+        if key in state and value.is_floating_point() and not state[key].is_floating_point()
+    ]
+    kinds = {
+        "wrong shapes": wrong,
+        "whole numbers where floats are wanted": whole,
+        "parameters missing": missing,
+        "surplus parameters": surplus,
+    }
+    for what, problems in kinds.items():
         if problems:
             more = f" and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
             hint = _hint(given) if told else ""

@@ -5,6 +5,7 @@ Both read the graph alone, so a model of ours, a user's own and a `.pt2` file ar
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -30,21 +31,25 @@ class _Layer:
 def find_layers(model: ir.Model) -> tuple[ClusterOutput, ...]:
     """Every clustering layer whose layout is known, in the order of computation.
 
-    A layer that hands nothing back is a pool. A stage is a run of layers on maps of one size.
+    A layer that hands nothing back is a pool. Stages are told by the published names, `network.0`, `network.2`, ...;
+    in a model with other names a stage is a run of layers on maps of one size.
     """
     found: list[ClusterOutput] = []
     stage, size = 0, None
-    for name, layer in _layers(model).items():
+    layers = _layers(model)
+    published = all(re.match(r"network\.\d+(\.|$)", name) for name in layers)
+    for name, layer in layers.items():
         heads, *sides = map(int, layer.assign.metadata_props[LAYOUT].split(","))
         fold, region, grid = ((sides[i], sides[i + 1]) for i in (0, 2, 4))
         here = (fold[0] * region[0], fold[1] * region[1])
-        stage += here != size
+        stage = int(name.split(".")[1]) // 2 + 1 if published else stage + (here != size)
         size = here
         found.append(ClusterOutput(name, "", not layer.gathers, stage, heads, fold, grid, here))
     return _with_aliases(found)
 
 
 def _layers(model: ir.Model) -> dict[str, _Layer]:
+    """By module path; a module that clusters more than once is told apart as `path`, `path#2`, ..."""
     layers: dict[str, _Layer] = {}
     for node in model.graph:
         if node.domain != DOMAIN or node.op_type == "ClusterAssign":
@@ -52,7 +57,12 @@ def _layers(model: ir.Model) -> dict[str, _Layer]:
         index = node.inputs[1]
         assign = index.producer() if index is not None else None
         if assign is not None and assign.op_type == "ClusterAssign" and LAYOUT in assign.metadata_props:
-            layer = layers.setdefault(node.metadata_props.get(LAYER, ""), _Layer(assign))
+            path = name = node.metadata_props.get(LAYER, "")
+            count = 1
+            while name in layers and layers[name].assign is not assign:
+                count += 1
+                name = f"{path}#{count}"
+            layer = layers.setdefault(name, _Layer(assign))
             layer.gathers |= node.op_type == "ClusterGather"
     return layers
 

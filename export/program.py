@@ -34,7 +34,7 @@ LARGEST = 2**31  # bytes of a file; it is held in memory thrice
 
 
 def read_program(path: str | Path) -> torch.export.ExportedProgram:
-    """The program: one float32 image [batch, 3, height, width] in, logits [batch, classes] and perhaps more out."""
+    """The program: one float32 image [batch, 3, height, width] in, logits [batch, classes] out."""
     path = Path(path)
     if not path.is_file():
         raise CheckpointError(f"{path}: wanted a .pt2 file, found {'a folder' if path.is_dir() else 'nothing'}")

@@ -70,6 +70,8 @@ def _cluster(shapes: Shapes) -> Recognised:
         return f"network.{2 * stage}.{inner}{number}"
 
     stages = _count(shapes, lambda i: f"{block(i, 0)}.norm1.weight")
+    if not stages:
+        raise CheckpointError(f"parameter {block(0, 0)}.norm1.weight is missing; is this the whole state dict?")
     first = [block(stage, 0) for stage in range(stages)]
     widths = tuple(_length(shapes, f"{name}.token_mixer.{features}.weight", 0) for name in first)
     kernel = _length(shapes, "patch_embed.proj.weight", 2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,10 +18,11 @@ from cluinfer.export.models import family_of
 from cluinfer.export.models.config import ClusterConfig
 from cluinfer.export.models.icasc import Icasc, IcascAttention, IcascConfig
 from cluinfer.export.nn.backbone import ClusterNet
+from cluinfer.export.onnx_checks import check_model
 from cluinfer.export.outputs import BATCH, add_evidence, add_maps, choose_layers, find_layers
 from cluinfer.export.passes import ORDER, Done, count_nodes, run_passes
 from cluinfer.export.translate import LAYER, LAYOUT, translate
-from cluinfer.graph import ATTENTION, ATTENTION_CLASSES, FEATURES, INPUT, KEY, LOGITS, Pair, Preprocess, Promise
+from cluinfer.graph import ATTENTION, ATTENTION_CLASSES, FEATURES, INPUT, KEY, LIMIT, LOGITS, Pair, Preprocess, Promise
 from cluinfer.ops.functions import functions
 from cluinfer.ops.schema import DOMAIN
 
@@ -56,6 +58,8 @@ def to_onnx(
     for, by default the two likeliest. `names`: of the classes. The batch is always dynamic. `explain` is told what the
     passes did, `progress` what is being done.
     """
+    if attention is not None and not isinstance(module, Icasc):
+        raise GraphError("attention was asked for, which ICASC models alone give")
     settings = getattr(module, "config", None)
     settings = settings if isinstance(settings, ClusterConfig | IcascConfig) else None
     arch = str(getattr(module, "arch", "custom"))
@@ -64,7 +68,7 @@ def to_onnx(
         if size is not None and _pair(size) != height_width:
             raise ShapeError(f"a torch.export program is of one size: wanted {size}, it is {height_width}")
     else:
-        height_width = _pair(size or (settings.size if settings else 224))
+        height_width = _pair(size if size is not None else settings.size if settings else 224)
         progress(f"tracing {arch} at {height_width[0]}x{height_width[1]}")
         program = _trace(IcascAttention(module, attention) if isinstance(module, Icasc) else module, height_width)
     features = 0
@@ -110,8 +114,8 @@ def _trace(module: nn.Module, size: Pair) -> torch.export.ExportedProgram:
     """The torch.export program for a dynamic batch of images of this size."""
     if isinstance(module, ClusterNet):
         module.check_size(*size)
-    image = torch.zeros(2, 3, *size)  # a batch of 1 would be taken for a constant
     try:
+        image = torch.zeros(2, 3, *size)  # a batch of 1 would be taken for a constant
         with torch.no_grad(), _evaluating(module):
             return torch.export.export(module, (image,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},), strict=False)
     except CluinferError:
@@ -147,9 +151,11 @@ def _count_classes(model: ir.Model, outputs: Sequence[str]) -> int:
 
 def _program_size(program: torch.export.ExportedProgram) -> Pair:
     """The size of the images that a program takes."""
-    (name,) = program.graph_signature.user_inputs
-    (value,) = (node.meta["val"] for node in program.graph.nodes if node.name == name)
-    return int(value.shape[2]), int(value.shape[3])
+    inputs = [node.meta["val"] for node in program.graph.nodes if node.name in program.graph_signature.user_inputs]
+    shapes = [list(value.shape) if isinstance(value, torch.Tensor) else [] for value in inputs]
+    if len(shapes) == 1 and len(shapes[0]) == 4 and shapes[0][1] == 3 and all(type(s) is int for s in shapes[0][2:]):
+        return shapes[0][2], shapes[0][3]
+    raise GraphError(f"wanted a program of one image [batch, 3, height, width] of fixed size, its inputs are {shapes}")
 
 
 def _pair(size: Any) -> Pair:
@@ -159,8 +165,8 @@ def _pair(size: Any) -> Pair:
         numbers = [int(part) for part in parts]
     except (TypeError, ValueError):
         numbers = []
-    if len(numbers) not in (1, 2) or min(numbers) < 1:
-        raise ShapeError(f"size {size!r}: wanted a positive number or HEIGHTxWIDTH")
+    if len(numbers) not in (1, 2) or not 1 <= min(numbers) <= max(numbers) <= LIMIT:
+        raise ShapeError(f"size {size!r}: wanted a positive number up to {LIMIT}, or HEIGHTxWIDTH")
     return numbers[0], numbers[-1]
 
 
@@ -173,9 +179,8 @@ def _rename_batch(model: ir.Model) -> None:
     values = [*model.graph.inputs, *(value for node in model.graph for value in node.outputs)]
     for value in values:
         if value.shape is not None:
-            value.shape = ir.Shape(
-                [s if isinstance(s, int) else (s.value or "?").replace(symbol, BATCH) for s in value.shape]
-            )
+            sides = [side if isinstance(side, int) else side.value for side in value.shape]
+            value.shape = ir.Shape([re.sub(rf"\b{symbol}\b", BATCH, s) if isinstance(s, str) else s for s in sides])
 
 
 def _one_arity_each(model: ir.Model) -> dict[str, int]:
@@ -213,5 +218,5 @@ def _finish(model: ir.Model, promise: Promise) -> onnx.ModelProto:
     model.metadata_props[KEY] = promise.to_json()
     proto = ir.to_proto(model)
     proto.functions.extend(functions(used))
-    onnx.checker.check_model(proto, full_check=True)
+    check_model(proto)  # what could not be read again is not written
     return proto

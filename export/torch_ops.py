@@ -83,9 +83,9 @@ def _assign(
 ) -> tuple[Tensor, Tensor]:
     fits = points.ndim == centers.ndim == 3 and points.shape[:2] == centers.shape[:2] and centers.shape[2] > 0
     _require(fits, "cluster_assign", "points [G,D,N] and centers [G,D,M], M > 0", points=points, centers=centers)
-    cosine = normalize(_wide(centers), dim=1, eps=EPSILON).transpose(1, 2) @ normalize(
-        _wide(points), dim=1, eps=EPSILON
-    )
+    with torch.autocast(points.device.type, enabled=False):  # it would take the product below float32
+        units = [normalize(_wide(x), dim=1, eps=EPSILON) for x in (centers, points)]
+        cosine = units[0].transpose(1, 2) @ units[1]
     s = cosine * alpha.to(cosine.dtype) + beta.to(cosine.dtype)
     weight, index = (s.sigmoid() if sigmoid else s).max(dim=1)
     return weight.to(points.dtype), index.int()

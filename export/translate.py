@@ -137,7 +137,24 @@ def _bind(node: ir.Node) -> None:
             )
         node.attributes[name] = ir.AttrFloat32(name, float(np.asarray(constant.numpy()).reshape(())))
     node.resize_inputs(2)
-    node.metadata_props[LAYOUT] = ",".join(map(str, node.attributes.pop("layout").as_ints()))
+    layout = list(node.attributes.pop("layout").as_ints())
+    if layout:
+        _check_layout(node, layout)
+        node.metadata_props[LAYOUT] = ",".join(map(str, layout))
+
+
+def _check_layout(node: ir.Node, layout: list[int]) -> None:
+    """A layout that does not fit its points and centres would make a map that cannot be."""
+    points, centers = ((value.shape or [None])[-1] if value is not None else None for value in node.inputs[:2])
+    fits = len(layout) == 7 and min(layout) > 0
+    fits = fits and (not isinstance(points, int) or points == layout[3] * layout[4])
+    fits = fits and (not isinstance(centers, int) or centers == layout[5] * layout[6])
+    if not fits:
+        raise GraphError(
+            f"cluster_assign of {node.metadata_props[LAYER] or 'the model'}: layout {layout} does not fit {points} "
+            f"points and {centers} centres; wanted [heads, fold rows, fold columns, region rows, region columns, "
+            "grid rows, grid columns], or none"
+        )
 
 
 def _explain(program: torch.export.ExportedProgram, error: Exception) -> str:

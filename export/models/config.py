@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from cluinfer.errors import ArchError
 from cluinfer.export.nn.layout import Pair
 
+LARGEST = 1 << 13  # of a grid's or an image's side: what is beyond cannot be meant
+
 
 @dataclass(frozen=True)
 class ClusterConfig:
@@ -99,7 +101,8 @@ def _per_stage(name: str, value: object, stages: int) -> tuple[Pair, ...]:
         pairs = tuple(tuple(map(int, p)) if isinstance(p, list | tuple) else (int(p), int(p)) for p in parts)  # type: ignore[call-overload]
     except (TypeError, ValueError):
         pairs = ()
-    if len(pairs) != stages or any(len(pair) != 2 or min(pair) < 1 for pair in pairs):
-        wanted = "one positive size such as 224 or 320x480" if stages == 1 else f"one or {stages} positive values"
+    if len(pairs) != stages or any(len(pair) != 2 or min(pair) < 1 or max(pair) > LARGEST for pair in pairs):
+        wanted = "one size such as 224 or 320x480" if stages == 1 else f"one value or {stages}"
+        wanted += f", from 1 to {LARGEST}"
         raise ArchError(f"{name}={value}: wanted {wanted}")
     return pairs  # type: ignore[return-value]

@@ -26,13 +26,21 @@ _watcher: ContextVar[Callable[[nn.Module, Assignment], None] | None] = ContextVa
 
 @contextmanager
 def watch_clusters(model: nn.Module) -> Iterator[dict[str, Assignment]]:
-    """Collect, in the order of computation, every clustering layer's assignment made by `model` inside the block."""
+    """Collect, in the order of computation, every clustering layer's assignment made by `model` inside the block.
+
+    A layer that clusters again, since it or the model is called again, is there again as `path#2`, `path#3`, ...
+    """
     paths = {module: path for path, module in model.named_modules()}
     seen: dict[str, Assignment] = {}
 
     def note(module: nn.Module, assignment: Assignment) -> None:
         if module in paths:
-            seen[paths[module]] = assignment
+            path = name = paths[module]
+            count = 1
+            while name in seen:
+                count += 1
+                name = f"{path}#{count}"
+            seen[name] = assignment
 
     token = _watcher.set(note)
     try:

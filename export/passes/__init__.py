@@ -21,7 +21,7 @@ ORDER: tuple[str, ...] = (
     "static_shapes",
     "fold_constants",
     "fold_coordinates",
-    "drop_casts",
+    "drop_no_ops",
     "drop_expands",
     "merge_reshapes",
     "norm_whole_map",

@@ -22,7 +22,7 @@ def run(model: ir.Model) -> int:
 
 def _broadcast_later(node: ir.Node) -> bool:
     value, wanted = node.outputs[0], shape(node.outputs[0])
-    if wanted is None or value.is_graph_output() or not value.uses():
+    if wanted is None or shape(node.inputs[0]) is None or value.is_graph_output() or not value.uses():
         return False
     return all(
         is_op(user, *BINARY)

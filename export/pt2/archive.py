@@ -53,7 +53,7 @@ def read_entries(data: bytes) -> dict[str, bytes]:
     if held.get("archive_version") != b"0" or WEIGHTS not in held or CONSTANTS not in held or MODEL not in held:
         raise WrongError(
             f"its layout (archive version {show(held.get('archive_version', b'none').decode('latin-1'))}) is that of "
-            "another version of torch; export it again with torch {SAVES} or later"
+            f"another version of torch; export it again with torch {SAVES} or later"
         )
     if held.get("byteorder", b"little") != b"little":
         raise WrongError("was saved on a big-endian machine, whose numbers are not read; export it on another")

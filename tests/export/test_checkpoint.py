@@ -175,6 +175,12 @@ def test_a_tensor_that_claims_more_than_was_stored(tmp_path: Path) -> None:
     assert "a claims shape [1000000000, 1000000] but the file stores less than that" in refused(path)
 
 
+def test_one_storage_under_many_names(tmp_path: Path) -> None:
+    shared = torch.zeros(2**20, dtype=torch.half)
+    message = refused(saved(tmp_path, {f"a{i}": shared for i in range(60)}))
+    assert "claims 240 MiB of parameters, far more than the file stores" in message
+
+
 def test_a_zip_bomb(tmp_path: Path) -> None:
     path = tmp_path / "bomb.pt"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:

@@ -120,11 +120,11 @@ def test_arch_and_overrides_win(tmp_path: Path) -> None:
     ("overrides", "message"),
     [
         ({"gird": 3}, "unknown override 'gird': wanted grid, fold, heads or size"),
-        ({"grid": "2,2"}, "grid=2,2: wanted one or 4 positive values"),
-        ({"grid": "a"}, "grid=a: wanted one or 4 positive values"),
-        ({"fold": 0}, "fold=0: wanted one or 4 positive values"),
+        ({"grid": "2,2"}, "grid=2,2: wanted one value or 4, from 1 to 8192"),
+        ({"grid": "a"}, "grid=a: wanted one value or 4, from 1 to 8192"),
+        ({"fold": 0}, "fold=0: wanted one value or 4, from 1 to 8192"),
         ({"heads": 5}, "heads=5 does not divide the widths [96, 96, 192, 192] of the token mixers"),
-        ({"size": "10x"}, "size=10x: wanted one positive size such as 224 or 320x480"),
+        ({"size": "10x"}, "size=10x: wanted one size such as 224 or 320x480, from 1 to 8192"),
     ],
 )
 def test_overrides_that_do_not_fit(tmp_path: Path, overrides: dict[str, object], message: str) -> None:
@@ -155,6 +155,18 @@ def test_missing_surplus_and_wrong_parameters(tmp_path: Path) -> None:
     assert refused(path) == " does not fit fec_small: wrong shapes: norm.weight is [3], wanted [320]"
     torch.save({key: value for key, value in state.items() if not key.startswith("head")}, path)
     assert refused(path) == ": parameter head.weight is missing; is this the whole state dict?"
+
+
+def test_missing_first_block_and_whole_numbers(tmp_path: Path) -> None:
+    path = saved(tmp_path, ARCHS["fec_small"])
+    state = torch.load(path, weights_only=True)
+    torch.save({key: value for key, value in state.items() if key != "network.0.0.norm1.weight"}, path)
+    assert refused(path) == ": parameter network.0.0.norm1.weight is missing; is this the whole state dict?"
+    assert "parameters missing: network.0.0.norm1.weight" in refused(path, "fec_small")
+    torch.save({**state, "head.weight": state["head.weight"].int()}, path)
+    assert refused(path).endswith("whole numbers where floats are wanted: head.weight is torch.int32")
+    torch.save({**state, "head.weight": torch.zeros(0, 320), "head.bias": torch.zeros(0)}, path)
+    assert refused(path, "fec_small") == ": its head has no classes"
 
 
 def test_the_wrong_arch_is_told_what_it_is(tmp_path: Path) -> None:

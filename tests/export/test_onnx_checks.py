@@ -12,7 +12,6 @@ import pytest
 from onnx import TensorProto, helper
 from onnx_models import body, clustering, node, refused, stored, tiny
 
-from cluinfer.export import onnx_checks
 from cluinfer.export.onnx_file import read_onnx
 from cluinfer.graph import KEY
 
@@ -409,13 +408,8 @@ def test_descriptions_that_lie(tmp_path: Path, change: Change, message: str) -> 
     assert refused(stored(tmp_path, model)) == message
 
 
-def test_a_large_graph_takes_linear_time(tmp_path: Path) -> None:
+def test_a_large_graph_is_read(tmp_path: Path) -> None:
     model = tiny()
     names = ["x", *(f"v{i}" for i in range(20_000))]
     model.graph.node.extend(helper.make_node("Neg", [a], [b]) for a, b in pairwise(names))
-    read_onnx(stored(tmp_path, model))
-
-
-def test_the_bounds_are_wide_enough() -> None:
-    assert onnx_checks.MAX_NODES >= 100_000
-    assert onnx_checks.MAX_DEPTH >= 32
+    assert len(read_onnx(stored(tmp_path, model)).graph.node) == len(tiny().graph.node) + 20_000

@@ -26,6 +26,9 @@ from cluinfer.export.nn import (
     MapGroupNorm,
     PointEmbed,
     PointMlp,
+    cluster_assign,
+    cluster_gather,
+    watch_clusters,
 )
 from cluinfer.export.outputs import choose_layers
 from cluinfer.graph import KEY, ClusterOutput, Promise
@@ -135,8 +138,6 @@ def test_everything_promised_is_there_and_right(family: str, optimize: bool) -> 
     assert [value.name for value in proto.graph.input] == ["image"]
     shape = proto.graph.input[0].type.tensor_type.shape.dim
     assert [d.dim_param or d.dim_value for d in shape] == ["batch", 3, 32, 48]
-    from cluinfer.export.nn import watch_clusters
-
     for batch in (1, 3):
         x = image(batch, 3, 32, 48)
         with torch.no_grad(), watch_clusters(model) as seen:
@@ -158,7 +159,7 @@ def test_everything_promised_is_there_and_right(family: str, optimize: bool) -> 
 
 def test_the_stages_and_pools_are_named() -> None:
     promise = promise_of(exported("fec", True))
-    assert [(m.layer, m.alias, m.pool, m.stage, m.heads, m.fold, m.grid, m.size) for m in promise.maps] == [
+    assert [(m.layer, m.alias, m.pool, m.stage, m.heads, m.fold, m.grid, m.size) for m in promise.maps if m.alias] == [
         ("network.0.0.token_mixer", "stage1", False, 1, 2, (2, 2), (2, 2), (8, 12)),
         ("network.1", "pool1", True, 1, 1, (1, 1), (4, 6), (8, 12)),
         ("network.2.1.token_mixer", "stage2", False, 2, 1, (1, 1), (2, 2), (4, 6)),
@@ -187,9 +188,7 @@ def test_only_the_chosen_maps_are_outputs() -> None:
 
 def test_a_map_that_is_not_there() -> None:
     everything = promise_of(exported("cluenet", False)).maps
-    with pytest.raises(
-        GraphError, match=r"no clustering layer 'stage9'; wanted none, stages, all, or of: network.0"
-    ):
+    with pytest.raises(GraphError, match=r"no clustering layer 'stage9'; wanted none, stages, all, or of: network.0"):
         choose_layers(everything, "stage1,stage9")
 
 
@@ -222,7 +221,7 @@ def test_sizes_other_than_the_models_own() -> None:
     np.testing.assert_allclose(run(proto, x)["logits"], wanted, atol=1e-5 * wanted.std())
     with pytest.raises(ShapeError, match=r"images of 36x60 do not fit .* nearest sizes that work: "):
         to_onnx(model, size=(36, 60))
-    with pytest.raises(ShapeError, match=r"size 'big': wanted a positive number or HEIGHTxWIDTH"):
+    with pytest.raises(ShapeError, match=r"size 'big': wanted a positive number up to 65536, or HEIGHTxWIDTH"):
         to_onnx(model, size="big")
 
 
@@ -311,6 +310,63 @@ def test_a_model_in_training_is_exported_for_evaluation_and_goes_on_training() -
     assert [part.training for part in model] == [True, False, True, True, True, True]
     with torch.no_grad():
         np.testing.assert_allclose(run(proto, x)["logits"], model.eval()(torch.from_numpy(x)), atol=1e-5)
+
+
+class OwnAssign(torch.nn.Module):
+    """A user's own clustering on the bare operators, with a layout that may be wrong or absent."""
+
+    def __init__(self, layout: list[int] | None) -> None:
+        super().__init__()
+        self.layout = layout
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        points, centers = x.flatten(2), torch.nn.functional.avg_pool2d(x, 4).flatten(2)
+        index, weight = cluster_assign(points, centers, layout=self.layout)
+        return cluster_gather(centers, index, weight).reshape(x.shape).mean((2, 3))
+
+
+def test_layouts_are_checked_and_may_be_absent() -> None:
+    assert promise_of(to_onnx(OwnAssign(None), size=8)).maps == ()
+    (each,) = promise_of(to_onnx(OwnAssign([1, 1, 1, 8, 8, 2, 2]), size=8)).maps
+    assert (each.heads, each.size, each.grid) == (1, (8, 8), (2, 2))
+    for layout in ([1, 1], [1, 1, 1, 5, 5, 2, 2], [1, 1, 1, 8, 8, 3, 3], [0, 1, 1, 8, 8, 2, 2]):
+        with pytest.raises(GraphError, match=r"does not fit 64 points and 4 centres; wanted \[heads, fold rows"):
+            to_onnx(OwnAssign(layout), size=8)
+
+
+class Twice(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.mixer = ContextClustering(3, 1, 4, (2, 2))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.mixer(self.mixer(x) + x).mean((2, 3))
+
+
+def test_a_layer_that_clusters_twice_shows_both_maps() -> None:
+    torch.manual_seed(0)
+    model = Twice().eval()
+    proto = to_onnx(model, size=8, maps="all")
+    x = image(2, 3, 8, 8)
+    with torch.no_grad(), watch_clusters(model) as seen:
+        model(torch.from_numpy(x))
+    maps = promise_of(proto).maps
+    assert [each.layer for each in maps] == list(seen) == ["mixer", "mixer#2"]
+    out = run(proto, x)
+    for each in maps:
+        np.testing.assert_array_equal(out[each.output], as_map(seen[each.layer].index.numpy(), each))
+
+
+def test_impossible_sizes_and_programs() -> None:
+    with pytest.raises(ShapeError, match="wanted a positive number up to 65536"):
+        to_onnx(OwnAssign(None), size=10**9)
+    with pytest.raises(ShapeError, match="size 0: wanted a positive number"):
+        to_onnx(OwnAssign(None), size=0)
+    with pytest.raises(GraphError, match="attention was asked for, which ICASC models alone give"):
+        to_onnx(OwnAssign(None), size=8, attention=[1])
+    program = torch.export.export(torch.nn.Linear(3, 2), (torch.zeros(4, 3),))
+    with pytest.raises(GraphError, match=r"wanted a program of one image .* its inputs are \[\[4, 3\]\]"):
+        to_onnx(program)
 
 
 def test_what_does_not_fit_is_refused() -> None:

@@ -102,6 +102,15 @@ def test_half_precision_data_is_computed_in_float32() -> None:
     assert torch.equal(weight, wanted.bfloat16())
 
 
+def test_autocast_leaves_the_similarity_in_float32() -> None:
+    points, centers = POINTS.detach().float(), CENTERS.detach().float()
+    wanted = cluster_assign(points, centers)
+    with torch.autocast("cpu", torch.bfloat16):
+        got = cluster_assign(points, centers)
+    assert torch.equal(got[0], wanted[0])
+    assert torch.equal(got[1], wanted[1])
+
+
 def test_shapes_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ShapeError, match=r"cluster_assign: wanted .* got points \[3, 6, 20\], centers \[3, 4, 5\]"):
         cluster_assign(POINTS, BASE)
