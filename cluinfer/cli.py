@@ -188,14 +188,15 @@ def _print_explanation(explained: Any) -> None:
     for done in explained.passes:
         for remark in done.left:
             print(f"{done.name}: left alone: {remark}")
-    print()
+    print("passes are run in turn until none changes anything more; changes are of all rounds\n")
 
 
 def _verify(arguments: argparse.Namespace) -> int:
     from cluinfer.export.verify import read_images, verify
 
     images = None if arguments.images is None else read_images(arguments.images)
-    with _warnings_as_lines():
+    with _progress(lines=False) as progress, _warnings_as_lines():
+        progress(f"comparing {arguments.model} with {arguments.reference}")
         found = verify(
             arguments.model,
             arguments.reference,
@@ -213,13 +214,13 @@ def _verify(arguments: argparse.Namespace) -> int:
 
 
 @contextmanager
-def _progress() -> Iterator[Any]:
-    """Shows on standard error what is being done: a spinner on a terminal, else a line a step."""
+def _progress(lines: bool = True) -> Iterator[Any]:
+    """Shows on standard error what is being done: a spinner on a terminal, elsewhere a line a step or nothing."""
     from rich.console import Console
 
     console = Console(stderr=True)
     if not console.is_terminal:
-        yield lambda step: print(f"{step} ...", file=sys.stderr, flush=True)
+        yield lambda step: print(f"{step} ...", file=sys.stderr, flush=True) if lines else None
         return
     with console.status("starting") as status:
         yield lambda step: status.update(f"{step} ...")

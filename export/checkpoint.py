@@ -65,7 +65,7 @@ def _read_torch(path: Path) -> Any:
                 f"{path}: holds Python objects ({found[1]}) besides tensors, which are never loaded because loading "
                 f"them runs code; where the model's code is, {SAVE_ADVICE}"
             ) from error
-        raise CheckpointError(f"{path}: not a PyTorch checkpoint, or damaged ({_line(error)})") from error
+        raise CheckpointError(f"{path}: not a PyTorch checkpoint, or damaged") from error
     except Exception as error:  # a damaged file can fail in any of torch's readers
         raise CheckpointError(f"{path}: not a PyTorch checkpoint, or damaged ({_line(error)})") from error
 
@@ -132,6 +132,8 @@ def _check_plain(path: Path, name: str, value: Tensor) -> None:
         raise CheckpointError(f"{path}: {name} is not a plain tensor of numbers ({value.dtype}, {value.layout})")
     if value.numel() * value.element_size() > value.untyped_storage().nbytes():
         raise CheckpointError(f"{path}: {name} claims shape {list(value.shape)} but the file stores less than that")
+    if value.is_floating_point() and not bool(value.isfinite().all()):
+        raise CheckpointError(f"{path}: {name} holds NaN or infinite numbers; its training went astray")
 
 
 def _own(value: Tensor) -> Tensor:

@@ -58,6 +58,8 @@ def to_onnx(
     for, by default the two likeliest. `names`: of the classes. The batch is always dynamic. `explain` is told what the
     passes did, `progress` what is being done.
     """
+    if evidence < 0:
+        raise GraphError(f"evidence for {evidence} classes: wanted 0 or more")
     if attention is not None and not isinstance(module, Icasc):
         raise GraphError("attention was asked for, which ICASC models alone give")
     settings = getattr(module, "config", None)

@@ -181,6 +181,11 @@ def test_one_storage_under_many_names(tmp_path: Path) -> None:
     assert "claims 240 MiB of parameters, far more than the file stores" in message
 
 
+def test_parameters_that_are_not_finite(tmp_path: Path) -> None:
+    message = refused(saved(tmp_path, {"a": torch.ones(2), "b": torch.tensor([1.0, float("nan")])}))
+    assert message.endswith("b holds NaN or infinite numbers; its training went astray")
+
+
 def test_a_zip_bomb(tmp_path: Path) -> None:
     path = tmp_path / "bomb.pt"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
