@@ -338,7 +338,7 @@ def test_command_as_json(folder: Path, tmp_path: Path, capsys: pytest.CaptureFix
             "--set colour=3: wanted grid, fold, heads, size, each with a value, such as grid=8,8,4,4",
         ),
         (["--set", "grid"], "--set grid=: wanted grid, fold, heads, size, each with a value, such as grid=8,8,4,4"),
-        (["--set", "grid=0"], "grid=0: wanted one or 4 positive values"),
+        (["--set", "grid=0"], "grid=0: wanted one value or 4, from 1 to 8192"),
         (["--arch", "nonesuch"], "unknown arch"),
         (["--images", "gone.npy"], "gone.npy: wanted a .npy or .npz file with images, found none"),
     ],
