@@ -48,11 +48,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return ERROR
     except KeyboardInterrupt:
         return INTERRUPTED
-    except OSError as error:
-        if isinstance(error, BrokenPipeError):
-            # Python flushes standard output once more when it exits, which would complain about the pipe again.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return BROKEN_PIPE
+    except BrokenPipeError:
+        # Python flushes standard output once more when it exits, which would complain about the pipe again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
+    except OSError as error:  # such as a full disk behind standard output
         print(f"cluinfer: error: {error}", file=sys.stderr)
         return ERROR
 
