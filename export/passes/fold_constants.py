@@ -7,12 +7,14 @@ import logging
 import onnx_ir as ir
 from onnxscript import optimizer
 
+from cluinfer.export.passes import count_nodes
+
 LIMIT = 16 * 1024 * 1024  # bytes of one folded result: coordinates of a 1024 x 1024 image are 8 MiB
 
 
 def run(model: ir.Model) -> int:
     """Count the nodes that are gone; the folding is onnxscript's."""
-    before = _computed(model)
+    before = count_nodes(model)
     logger = logging.getLogger("onnxscript")
     level = logger.level
     try:
@@ -20,7 +22,7 @@ def run(model: ir.Model) -> int:
         optimizer.fold_constants(model, onnx_shape_inference=False, input_size_limit=LIMIT, output_size_limit=LIMIT)
     finally:
         logger.setLevel(level)
-    return before - _computed(model)
+    return before - count_nodes(model)
 
 
 def _computed(model: ir.Model) -> int:
