@@ -23,7 +23,3 @@ def run(model: ir.Model) -> int:
     finally:
         logger.setLevel(level)
     return before - count_nodes(model)
-
-
-def _computed(model: ir.Model) -> int:
-    return sum(node.op_type != "Constant" for node in model.graph)
