@@ -1,4 +1,4 @@
-"""The errors that cluinfer raises for what a user gave it; the command line prints them as one line.
+"""The errors and warnings that cluinfer raises for what a user gave it; the command line prints them as one line.
 
 Each message says what was wanted, what came, and what to do.
 """
@@ -30,3 +30,7 @@ class MissingPackageError(CluinferError):
 
 class EngineError(CluinferError):
     """An engine that cannot do what is asked of it: a graph, a compiled blob or options that do not fit it."""
+
+
+class CluinferWarning(UserWarning):
+    """Something to know that is no error: what was assumed, or does not work as well as it could here."""

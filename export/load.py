@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from cluinfer.errors import ArchError, CheckpointError
+from cluinfer.errors import ArchError, CheckpointError, CluinferWarning
 from cluinfer.export.checkpoint import read_state_dict
 from cluinfer.export.models import Config, build, family_of, published
 from cluinfer.export.models.config import ClusterConfig, override
@@ -19,7 +19,7 @@ from cluinfer.export.recognise import recognise
 SHOWN = 3  # how many offending keys an error names
 
 
-class AssumptionWarning(UserWarning):
+class AssumptionWarning(CluinferWarning):
     """Something that a checkpoint does not hold was taken from the published defaults."""
 
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
+import threading
+import time
 from dataclasses import dataclass
 from types import ModuleType
 
@@ -14,6 +17,7 @@ import pytest
 
 import cluinfer
 from cluinfer.cli import main
+from cluinfer.commands import COMMANDS
 from cluinfer.errors import CheckpointError
 
 
@@ -143,3 +147,39 @@ def test_a_reader_that_has_gone_is_no_error(
         assert main(["archs"]) == 141
         print("what is still written goes nowhere", flush=True)
     assert capsys.readouterr().err == ""
+
+
+def test_terminated(archs: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+    """As by Ctrl-C: `finally` runs; and the handler of whoever calls `main` is there again."""
+    before = signal.getsignal(signal.SIGTERM)
+    cleaned: list[bool] = []
+
+    def fail() -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(10)
+        finally:
+            cleaned.append(True)
+
+    archs.summaries = fail  # type: ignore[attr-defined]
+    assert main(["archs"]) == 143
+    assert (cleaned, signal.getsignal(signal.SIGTERM)) == ([True], before)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_runs_in_any_thread(capsys: pytest.CaptureFixture[str]) -> None:
+    codes: list[int] = []
+    thread = threading.Thread(target=lambda: codes.append(main(["archs", "--help"])))
+    thread.start()
+    thread.join()
+    assert codes == [0]
+    assert capsys.readouterr().out.startswith("usage: cluinfer archs")
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_explains_itself(capsys: pytest.CaptureFixture[str], name: str) -> None:
+    assert main([name, "--help"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith(f"usage: cluinfer {name} [-h]")
+    sentence = f"{COMMANDS[name].HELP[0].upper()}{COMMANDS[name].HELP[1:]}."
+    assert sentence in " ".join(out.split())

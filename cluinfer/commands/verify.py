@@ -1,0 +1,48 @@
+"""`cluinfer verify`: an exported graph or an artifact against the checkpoint it came from."""
+
+from __future__ import annotations
+
+import argparse
+
+from cluinfer.commands.options import add_model_options, settings
+
+HELP = "compare an exported graph with the checkpoint it came from"
+
+
+def declare(parser: argparse.ArgumentParser) -> None:
+    """Its arguments."""
+    parser.add_argument("model", help="the exported graph, an .onnx file")
+    parser.add_argument("--reference", required=True, metavar="CHECKPOINT", help="what it was exported from")
+    add_model_options(parser)
+    parser.add_argument("--images", metavar="FILE", help=".npy or .npz of float32 [N, 3, H, W]; default: smooth noise")
+    parser.add_argument(
+        "--min-agreement", type=float, default=0.998, metavar="SHARE", help="points agreeing, in every layer (0.998)"
+    )
+    parser.add_argument(
+        "--max-logit-error", type=float, default=2e-3, metavar="E", help="in standard deviations; of all numbers (2e-3)"
+    )
+    parser.add_argument("--json", action="store_true", help="print a JSON object instead of tables")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Compare, and say whether they are the same."""
+    from cluinfer.commands.terminal import DIFFERENT, DONE, print_json, progress, warnings_as_lines
+    from cluinfer.export.verify import read_images, verify
+
+    images = None if arguments.images is None else read_images(arguments.images)
+    with progress(keep=False) as step, warnings_as_lines():
+        step(f"comparing {arguments.model} with {arguments.reference}")
+        found = verify(
+            arguments.model,
+            arguments.reference,
+            images,
+            arch=arguments.arch,
+            min_agreement=arguments.min_agreement,
+            max_error=arguments.max_logit_error,
+            **settings(arguments.set),
+        )
+    if arguments.json:
+        print_json(found.to_dict())
+    else:
+        print(found.table())
+    return DIFFERENT if found.failures else DONE
