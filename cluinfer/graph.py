@@ -12,6 +12,9 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from cluinfer.errors import GraphError
+from cluinfer.json_fields import LIMIT as LIMIT
+from cluinfer.json_fields import Fields
+from cluinfer.json_fields import Pair as Pair
 
 KEY = "cluinfer"  # of the metadata entry
 VERSION = 1
@@ -20,9 +23,6 @@ EVIDENCE, EVIDENCE_CLASSES = "evidence", "evidence_classes"
 ATTENTION = ("attention/last", "attention/inner")
 ATTENTION_CLASSES = "attention_classes"
 FEATURES = "features"  # prefix of a backbone's outputs: features/1, features/2, ...
-LIMIT = 1 << 16  # no side, count or index of a real graph exceeds this
-
-Pair = tuple[int, int]
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -93,7 +93,7 @@ class Promise:
             held = json.loads(text)
         except (ValueError, RecursionError) as error:
             raise GraphError(f"the graph's description is not JSON: {error}") from error
-        return cls(**_Reader(held, "").promise())
+        return cls(**_Reader(held).promise())
 
     def check_outputs(self, shapes: Mapping[str, tuple[int | None, ...]]) -> None:
         """Refuse a graph whose outputs are not the promised ones; None stands for a dimension that is not fixed."""
@@ -124,58 +124,9 @@ class Promise:
         return shapes
 
 
-class _Reader:
-    """Takes one JSON object apart, naming the field at fault."""
-
-    def __init__(self, held: Any, path: str) -> None:
-        if not isinstance(held, dict):
-            raise GraphError(f"the graph's description is wrong: {path or 'it'} must be an object, got {held!r:.60}")
-        self.held, self.path = dict(held), path
-
-    def take(self, name: str, kind: type | tuple[type, ...]) -> Any:
-        value = self.held.pop(name, None)
-        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-            wanted = kind.__name__ if isinstance(kind, type) else "number"
-            raise GraphError(f"the graph's description is wrong: {self.path}{name} must be {wanted}, got {value!r:.60}")
-        return value
-
-    def text(self, name: str) -> str:
-        """Text that a terminal can show: nothing in it moves a cursor or paints."""
-        value: str = self.take(name, str)
-        if not value.isprintable():
-            raise GraphError(f"the graph's description is wrong: {self.path}{name} = {value!r:.60} is not plain text")
-        return value
-
-    def number(self, name: str, low: int = 0) -> int:
-        value: int = self.take(name, int)
-        if not low <= value <= LIMIT:
-            raise GraphError(f"the graph's description is wrong: {self.path}{name} = {value} is not in {low}..{LIMIT}")
-        return value
-
-    def real(self, name: str) -> float:
-        value = self.take(name, (int, float))
-        if not abs(value) <= LIMIT:  # NaN, too
-            raise GraphError(
-                f"the graph's description is wrong: {self.path}{name} = {value!r:.60} is not in -{LIMIT}..{LIMIT}"
-            )
-        return float(value)
-
-    def pair(self, name: str) -> Pair:
-        inner = self.take(name, list)
-        one = _Reader(dict(enumerate(inner)), f"{self.path}{name}.")
-        pair = one.number(0, 1), one.number(1, 1)  # type: ignore[arg-type]
-        one.end()
-        return pair
-
-    def floats(self, name: str) -> tuple[float, float, float]:
-        inner = _Reader(dict(enumerate(self.take(name, list))), f"{self.path}{name}.")
-        three = tuple(inner.real(i) for i in range(3))  # type: ignore[arg-type]
-        inner.end()
-        return three  # type: ignore[return-value]
-
-    def end(self) -> None:
-        if self.held:
-            raise GraphError(f"the graph's description is wrong: unknown field {self.path}{next(iter(self.held))}")
+class _Reader(Fields):
+    what = "the graph's description"
+    error = GraphError
 
     def promise(self) -> dict[str, Any]:
         version = self.number("version")
@@ -189,9 +140,7 @@ class _Reader:
             classes = self.number("classes", 1)
         names = self.take("names", list)
         if not all(isinstance(name, str) for name in names) or (names and len(names) != classes):
-            raise GraphError(
-                f"the graph's description is wrong: names must be {classes} texts, got {len(names)} entries"
-            )
+            raise self.wrong(f"names must be {classes} texts, got {len(names)} entries")
         taken = {
             "arch": self.text("arch"),
             "family": self.text("family"),
@@ -209,7 +158,7 @@ class _Reader:
         self.end()
         layers = [each.layer for each in taken["maps"]]
         if len(set(layers)) < len(layers):
-            raise GraphError("the graph's description is wrong: maps names a layer twice")
+            raise self.wrong("maps names a layer twice")
         return taken
 
     def preprocess(self) -> Preprocess:
@@ -221,7 +170,7 @@ class _Reader:
         )
         self.end()
         if not 0 < made.crop <= 1 or not all(s > 0 for s in made.std):
-            raise GraphError("the graph's description is wrong: preprocess needs a crop in (0, 1] and positive std")
+            raise self.wrong("preprocess needs a crop in (0, 1] and positive std")
         return made
 
     def cluster_output(self) -> ClusterOutput:
@@ -237,7 +186,7 @@ class _Reader:
         )
         self.end()
         if any(side % parts for side, parts in zip(made.size, made.fold, strict=True)):
-            raise GraphError(f"the graph's description is wrong: {self.path}size does not split into its fold")
+            raise self.wrong(f"{self.path}size does not split into its fold")
         return made
 
 
