@@ -58,5 +58,5 @@ $(VENV)/packages.stamp: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) install --quiet --constraint constraints.txt cmake ninja scikit-build-core
 	$(PIP) install --quiet --constraint constraints.txt --no-build-isolation \
-	  --config-settings=wheel.cmake=false '.[export,openvino,dev]'
+	  --config-settings=wheel.cmake=false '.[export,openvino,plot,dev]'
 	@touch $@

@@ -21,6 +21,7 @@ from cluinfer.commands.terminal import BROKEN_PIPE, DONE, ERROR, INTERRUPTED, TE
 from cluinfer.errors import CluinferError, MissingPackageError
 
 _EXTRA_OF = {
+    "matplotlib": "plot",
     "onnx": "export",
     "onnx_ir": "export",
     "onnxruntime": "export",
