@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from importlib import import_module
+from typing import NamedTuple
 
 from cluinfer.engines.base import Array, Engine, Options, Session
-from cluinfer.errors import EngineError
+from cluinfer.errors import CluinferError, EngineError
 
-__all__ = ["ENGINES", "Array", "Engine", "Options", "Session", "get_engine"]
+__all__ = ["ENGINES", "Array", "Choice", "Engine", "Options", "Session", "choose_engine", "get_engine"]
 
-ENGINES = {"openvino": ("cluinfer.engines.openvino", "OpenVINOEngine")}  # name: module, class
+ENGINES = {"openvino": ("cluinfer.engines.openvino", "OpenVINOEngine")}  # name: module, class; best first
 
 
 def get_engine(name: str) -> Engine:
@@ -19,3 +20,23 @@ def get_engine(name: str) -> Engine:
     module, kind = ENGINES[name]
     engine: Engine = getattr(import_module(module), kind)()
     return engine
+
+
+class Choice(NamedTuple):
+    """An engine by name, and why it was chosen."""
+
+    name: str
+    why: str
+
+
+def choose_engine() -> Choice:
+    """The first of ENGINES that works on this machine."""
+    passed: list[str] = []
+    for name in ENGINES:
+        try:
+            get_engine(name).check()
+        except CluinferError as error:
+            passed.append(f"{name}: {error}")
+        else:
+            return Choice(name, "; ".join([*passed, f"{name} works here"]))
+    raise EngineError(f"no engine works here: {'; '.join(passed)}")
