@@ -32,13 +32,13 @@ class EngineError(CluinferError):
     """An engine that cannot do what is asked of it: a graph, a compiled blob or options that do not fit it."""
 
 
+class ArtifactError(CluinferError):
+    """An artifact that cannot be read or written, or is not what it says."""
+
+
 class PictureError(CluinferError):
     """A picture that cannot be read or is not one, or what cannot be drawn over one."""
 
 
 class CluinferWarning(UserWarning):
     """Something to know that is no error: what was assumed, or does not work as well as it could here."""
-
-
-class ArtifactError(CluinferError):
-    """An artifact that cannot be read or written, or is not what it says."""
