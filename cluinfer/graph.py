@@ -24,6 +24,7 @@ ATTENTION = ("attention/last", "attention/inner")
 ATTENTION_CLASSES = "attention_classes"
 FEATURES = "features"  # prefix of a backbone's outputs: features/1, features/2, ...
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+INTERPOLATIONS = ("nearest", "box", "bilinear", "hamming", "bicubic", "lanczos")
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,14 @@ class Preprocess:
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
     crop: float = 0.9
-    interpolation: str = "bicubic"
+    interpolation: str = "bicubic"  # of INTERPOLATIONS
+
+    def __post_init__(self) -> None:
+        if not 0.01 <= self.crop <= 1 or not all(each >= 1e-6 for each in self.std):
+            raise GraphError("preprocess needs a crop from 0.01 to 1 and a std of 1e-6 or more")
+        if self.interpolation not in INTERPOLATIONS:
+            names = ", ".join(INTERPOLATIONS)
+            raise GraphError(f"preprocess needs an interpolation of {names}, got {self.interpolation!r:.60}")
 
 
 @dataclass(frozen=True)
@@ -90,10 +98,9 @@ class Promise:
     def from_json(cls, text: str) -> Promise:
         """Read a metadata entry, refusing whatever is not as `to_json` writes it."""
         try:
-            held = json.loads(text)
+            return cls(**_Reader(json.loads(text)).promise())
         except (ValueError, RecursionError) as error:
             raise GraphError(f"the graph's description is not JSON: {error}") from error
-        return cls(**_Reader(held).promise())
 
     def check_outputs(self, shapes: Mapping[str, tuple[int | None, ...]]) -> None:
         """Refuse a graph whose outputs are not the promised ones; None stands for a dimension that is not fixed."""
@@ -156,22 +163,20 @@ class _Reader(Fields):
             "features": self.number("features"),
         }
         self.end()
-        layers = [each.layer for each in taken["maps"]]
-        if len(set(layers)) < len(layers):
-            raise self.wrong("maps names a layer twice")
+        for kind in ("layer", "alias"):
+            names = [name for each in taken["maps"] if (name := getattr(each, kind))]
+            if len(set(names)) < len(names):
+                raise self.wrong(f"maps names a{'n' if kind == 'alias' else ''} {kind} twice")
         return taken
 
     def preprocess(self) -> Preprocess:
-        made = Preprocess(
-            self.floats("mean"),
-            self.floats("std"),
-            self.real("crop"),
-            self.take("interpolation", str),
-        )
+        mean, std = self.floats("mean"), self.floats("std")
+        crop, interpolation = self.real("crop"), self.take("interpolation", str)
         self.end()
-        if not 0 < made.crop <= 1 or not all(s > 0 for s in made.std):
-            raise self.wrong("preprocess needs a crop in (0, 1] and positive std")
-        return made
+        try:
+            return Preprocess(mean, std, crop, interpolation)
+        except GraphError as error:
+            raise self.wrong(str(error)) from error
 
     def cluster_output(self) -> ClusterOutput:
         made = ClusterOutput(
