@@ -83,6 +83,7 @@ def test_a_newer_version_says_what_to_do() -> None:
 
 
 MISSING = object()
+CROP_STD = "preprocess needs a crop from 0.01 to 1 and a std of 1e-6 or more"
 A_FLOAT, AN_INT, A_TEXT = 1.5, 3, "x"
 WRONG: list[tuple[str, Any, str]] = [
     ("version", MISSING, "version must be int, got None"),
@@ -110,12 +111,17 @@ WRONG: list[tuple[str, Any, str]] = [
     ("preprocess.mean", [1, 2, 3, 4], "unknown field preprocess.mean.3"),
     ("preprocess.mean", [1, 2, "3"], "preprocess.mean.2 must be number, got '3'"),
     ("preprocess.std", [1, 1, True], "preprocess.std.2 must be number, got True"),
-    ("preprocess.std", [1, 0, 1], "preprocess needs a crop in (0, 1] and positive std"),
+    ("preprocess.std", [1, 0, 1], CROP_STD),
     ("preprocess.std", [1, float("nan"), 1], "preprocess.std.1 = nan is not in -65536..65536"),
     ("preprocess.crop", A_TEXT, "preprocess.crop must be number, got 'x'"),
-    ("preprocess.crop", 0, "preprocess needs a crop in (0, 1] and positive std"),
-    ("preprocess.crop", A_FLOAT, "preprocess needs a crop in (0, 1] and positive std"),
+    ("preprocess.crop", 0, CROP_STD),
+    ("preprocess.crop", A_FLOAT, CROP_STD),
     ("preprocess.interpolation", AN_INT, "preprocess.interpolation must be str, got 3"),
+    (
+        "preprocess.interpolation",
+        "cubic",
+        "preprocess needs an interpolation of nearest, box, bilinear, hamming, bicubic, lanczos, got 'cubic'",
+    ),
     ("preprocess.more", AN_INT, "unknown field preprocess.more"),
     ("maps", {}, "maps must be list, got {}"),
     ("maps", [1], "maps.0. must be an object, got 1"),
@@ -253,3 +259,10 @@ def test_preprocessing_that_is_not_finite(field: str, value: float) -> None:
 def test_the_same_layer_twice() -> None:
     text = replace(PROMISE, maps=(TOKENS, TOKENS)).to_json()
     assert refused(text) == "the graph's description is wrong: maps names a layer twice"
+
+
+def test_the_same_alias_twice() -> None:
+    text = replace(PROMISE, maps=(TOKENS, replace(POOL, alias="stage1"))).to_json()
+    assert refused(text) == "the graph's description is wrong: maps names an alias twice"
+    unnamed = replace(PROMISE, maps=(replace(TOKENS, alias=""), replace(POOL, alias="")))
+    assert Promise.from_json(unnamed.to_json()) == unnamed
