@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import platform
 import resource
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Mapping
+from functools import partial
 from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
@@ -25,13 +26,14 @@ import numpy as np
 
 from benchmarks import contestants, models
 from benchmarks.contestants import Run
+from cluinfer import timing
 from cluinfer.engines import Options, get_engine
+from cluinfer.timing import TURN, Plan
 
 ARCHS = ("fec_small", "coc_tiny", "cluenet_tiny")
 BASELINE = "published, OpenVINO fp32"
 TARGETS = {"fec_small": 2.2, "coc_tiny": 2.5, "cluenet_tiny": 1.6}
 LIMITS = {"fec_small": 1.2, "coc_tiny": 1.2, "cluenet_tiny": 1.25}
-TURN = 4  # runs in a row; the first finds the caches full of another's weights
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -75,18 +77,9 @@ def machine() -> dict[str, Any]:
 
 def take_turns(runs: Mapping[str, Run], x: np.ndarray[Any, Any], rounds: int) -> dict[str, list[float]]:
     """Milliseconds of every counted run."""
-    for one in runs.values():
-        for _ in range(3):
-            one(x)
-    taken: dict[str, list[float]] = {name: [] for name in runs}
-    for _ in range(rounds):
-        for name, one in runs.items():
-            for i in range(TURN):
-                start = time.perf_counter()
-                one(x)
-                if i:
-                    taken[name].append((time.perf_counter() - start) * 1e3)
-    return taken
+    plan = Plan(warm_up=0, seconds=math.inf, runs=rounds * (TURN - 1))
+    taken = timing.take_turns({name: partial(one, x) for name, one in runs.items()}, plan)
+    return {name: [second * 1e3 for second in each.seconds] for name, each in taken.items()}
 
 
 def image(batch: int, size: int = 224) -> np.ndarray[Any, Any]:
@@ -144,8 +137,8 @@ def can_bf16() -> bool:
 
 
 def summary(values: list[float]) -> dict[str, float]:
-    p50, p90, p99 = (float(q) for q in np.percentile(values, (50, 90, 99)))
-    return {"median": p50, "p90": p90, "p99": p99, "min": min(values)}
+    held = timing.statistics(values)
+    return {"median": held.median, "p90": held.p90, "p99": held.p99, "min": held.min}
 
 
 def throughput(arch: str, threads: int, rounds: int) -> dict[str, float]:
