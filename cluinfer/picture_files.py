@@ -1,0 +1,45 @@
+"""Files, folders and patterns as one list of picture files.
+
+- A folder is every picture below it, by its ending, in order of the paths; hidden files and folders are left out.
+- A pattern (*, ?, [...]; ** for folders) is what it matches, in order; the shell has replaced most before.
+- Anything else stands for itself, whether or not it is there: what is wrong with it is said when it is opened.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from cluinfer.errors import PictureError
+
+ENDINGS = (".bmp", ".gif", ".jp2", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
+
+
+def find_pictures(given: Iterable[str | os.PathLike[str]]) -> list[Path]:
+    """The files, without those that come a second time."""
+    found: dict[Path, None] = {}
+    for one in given:
+        each, path = os.fspath(one), Path(one)
+        if path.is_dir():
+            pictures = [file for file in _below(path) if file.suffix.lower() in ENDINGS]
+            if not pictures:
+                raise PictureError(f"{path}: wanted a folder with pictures, found none ending in {', '.join(ENDINGS)}")
+        elif glob.has_magic(each) and not path.exists():
+            matches = sorted(glob.glob(each, recursive=True))  # noqa: PTH207 - Path.glob takes no absolute pattern
+            pictures = [Path(match) for match in matches if Path(match).is_file()]
+            if not pictures:
+                raise PictureError(f"{each}: no file has such a name")
+        else:
+            pictures = [path]
+        found |= dict.fromkeys(pictures)
+    return list(found)
+
+
+def _below(folder: Path) -> list[Path]:
+    files = []
+    for parent, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        files += [Path(parent, name) for name in names if not name.startswith(".")]
+    return sorted(files)

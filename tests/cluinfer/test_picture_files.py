@@ -1,0 +1,51 @@
+"""Which files are meant."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cluinfer.errors import PictureError
+from cluinfer.picture_files import find_pictures
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    for name in ("b.jpg", "a.PNG", "notes.txt", ".hidden.png", "below/c.webp", ".cache/d.jpg", "odd[1].jpg"):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    return tmp_path
+
+
+def found(*given: str) -> list[str]:
+    return [path.as_posix() for path in find_pictures(given)]
+
+
+@pytest.mark.usefixtures("folder")
+def test_what_is_meant() -> None:
+    assert found("below", "gone.jpg", "notes.txt") == ["below/c.webp", "gone.jpg", "notes.txt"]
+    assert found("b.jpg", "*.jpg") == ["b.jpg", "odd[1].jpg"]
+    assert found("**/*.webp") == ["below/c.webp"]
+    assert found("odd[1].jpg") == ["odd[1].jpg"]
+    assert found() == []
+
+
+def test_a_folder_is_all_pictures_below_it(folder: Path) -> None:
+    assert find_pictures([folder]) == [folder / name for name in ("a.PNG", "b.jpg", "below/c.webp", "odd[1].jpg")]
+
+
+@pytest.mark.usefixtures("folder")
+def test_what_holds_no_picture() -> None:
+    Path("empty").mkdir()
+    with pytest.raises(PictureError) as error:
+        find_pictures(["b.jpg", "empty"])
+    assert str(error.value) == (
+        "empty: wanted a folder with pictures, found none ending in .bmp, .gif, .jp2, .jpeg, .jpg, .png, .ppm, .tif, "
+        ".tiff, .webp"
+    )
+    with pytest.raises(PictureError) as error:
+        find_pictures(["*.bmp"])
+    assert str(error.value) == "*.bmp: no file has such a name"
