@@ -40,5 +40,11 @@ class PictureError(CluinferError):
     """A picture that cannot be read or is not one, or what cannot be drawn over one."""
 
 
+class NotShownError(CluinferError, KeyError):
+    """A map, evidence, classes or whatever else a prediction was asked for that its model does not give."""
+
+    __str__ = Exception.__str__  # a KeyError's own puts the message in quotes
+
+
 class CluinferWarning(UserWarning):
     """Something to know that is no error: what was assumed, or does not work as well as it could here."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import Any
 
 from cluinfer.errors import GraphError
@@ -81,7 +82,7 @@ class Promise:
     attention: int = 0  # how many classes the attention is given for
     features: int = 0  # how many feature maps a backbone gives
 
-    @property
+    @cached_property
     def outputs(self) -> tuple[str, ...]:
         """The names of the graph's outputs, in order."""
         names = [LOGITS] if self.classes is not None else [f"{FEATURES}/{i + 1}" for i in range(self.features)]
@@ -111,7 +112,7 @@ class Promise:
             what += " and " if missing and surplus else ""
             what += f"has outputs it does not promise: {', '.join(surplus)}" if surplus else ""
             raise GraphError(f"the graph {what}; export it again")
-        for name, wanted in self._shapes().items():
+        for name, wanted in self._shapes.items():
             got = shapes[name]
             fits = len(got) == len(wanted) and all(
                 w is None or g is None or g == w for g, w in zip(got, wanted, strict=True)
@@ -119,6 +120,7 @@ class Promise:
             if not fits:
                 raise GraphError(f"the graph promises {name} of shape {_text(wanted)}, but it has {_text(got)}")
 
+    @cached_property  # asked for by every call of a runtime
     def _shapes(self) -> dict[str, tuple[int | None, ...]]:
         shapes: dict[str, tuple[int | None, ...]] = {each.output: (None, each.heads, *each.size) for each in self.maps}
         if self.classes is not None:

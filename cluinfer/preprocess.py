@@ -55,17 +55,23 @@ def shown(picture: Picture, size: Pair, how: Preprocess) -> Image.Image:
     """The very part of the picture that the model sees, of the model's size (height, width): what maps lie over."""
     image = open_picture(picture)
     resample = Image.Resampling[how.interpolation.upper()]
-    height, width = size
-    covered = tuple(math.floor(side / how.crop) for side in size)
-    scaled_width, scaled_height = _covering(image.size, covered)
-    left, top = round((scaled_width - width) / 2), round((scaled_height - height) / 2)
-    if scaled_width * scaled_height <= LONG * covered[0] * covered[1]:
+    (height, width), (scaled_width, scaled_height), (left, top) = size, *_placed(image.size, size, how)
+    if scaled_width * scaled_height <= LONG * (height / how.crop) * (width / how.crop):
         scaled = image.resize((scaled_width, scaled_height), resample)
         return scaled.crop((left, top, left + width, top + height))
     x, x_from, x_to = _around(left, left + width, scaled_width, image.width)
     y, y_from, y_to = _around(top, top + height, scaled_height, image.height)
     box = (x[0] - x_from, y[0] - y_from, x[1] - x_from, y[1] - y_from)
     return image.crop((x_from, y_from, x_to, y_to)).resize((width, height), resample, box)
+
+
+def seen(picture: Picture, size: Pair, how: Preprocess) -> Image.Image:
+    """The part of the picture that the model sees, in the picture's own resolution, to the nearest pixel."""
+    image = open_picture(picture)
+    (height, width), (scaled_width, scaled_height), (left, top) = size, *_placed(image.size, size, how)
+    across, down = image.width / scaled_width, image.height / scaled_height
+    x, y = round(left * across), round(top * down)
+    return image.crop((x, y, max(round((left + width) * across), x + 1), max(round((top + height) * down), y + 1)))
 
 
 def normalise(image: Image.Image, how: Preprocess) -> NDArray[np.float32]:
@@ -215,17 +221,19 @@ def _check_size(width: int, height: int, name: str) -> None:
         raise PictureError(f"{name}: {_TOO_LARGE}")
 
 
-def _covering(picture: Pair, covered: tuple[int, ...]) -> Pair:
-    """The width and height of a picture that is scaled until it just covers (rows, columns).
+def _placed(picture: Pair, size: Pair, how: Preprocess) -> tuple[Pair, Pair]:
+    """The width and height that a picture is scaled to, and where its crop begins: left, top.
 
     timm truncates the longer side for square models and rounds it for others.
     """
     width, height = picture
-    rows, columns = covered
+    rows, columns = (math.floor(side / how.crop) for side in size)
     whole = math.floor if rows == columns else round
     if width * rows <= height * columns:
-        return columns, whole(height * columns / width)
-    return whole(width * rows / height), rows
+        scaled = columns, whole(height * columns / width)
+    else:
+        scaled = whole(width * rows / height), rows
+    return scaled, (round((scaled[0] - size[1]) / 2), round((scaled[1] - size[0]) / 2))
 
 
 def _around(start: int, stop: int, scaled: int, source: int) -> tuple[tuple[float, float], int, int]:
