@@ -18,7 +18,7 @@ from PIL import Image, features
 
 from cluinfer.errors import GraphError, PictureError
 from cluinfer.graph import INTERPOLATIONS, Preprocess
-from cluinfer.preprocess import MAX_PIXELS, check_tensor, normalise, open_picture, prepare, shown
+from cluinfer.preprocess import MAX_PIXELS, check_tensor, normalise, open_picture, prepare, seen, shown
 
 HOW = Preprocess()
 SIZE = (32, 32)
@@ -91,6 +91,23 @@ def test_a_long_picture_is_cut_before_it_is_resized_and_looks_the_same(interpola
     got = np.asarray(shown(picture, SIZE, how)).astype(int)
     near = np.abs(got - wanted) <= 1  # Pillow rounds a box's weights otherwise
     assert near.mean() > (0.9 if interpolation == "nearest" else 0.999)
+
+
+@pytest.mark.parametrize(
+    ("height_width", "size", "crop", "box"),
+    [
+        ((80, 100), (32, 32), 0.5, (30, 20, 70, 60)),
+        ((100, 80), (32, 32), 1.0, (0, 10, 80, 90)),
+        ((400, 400), (20, 40), 0.5, (100, 150, 300, 250)),
+        ((50, 2000), (32, 32), 0.9, (977, 3, 1023, 49)),  # 977.1 to 1022.9, 2.9 to 48.6
+        ((1, 1), (32, 32), 0.9, (0, 0, 1, 1)),
+        ((2, 3), (32, 32), 0.01, (1, 1, 2, 2)),  # a hundredth of a pixel: one at least is shown
+    ],
+)
+def test_what_the_model_sees_in_full_resolution(height_width: Any, size: Any, crop: float, box: Any) -> None:
+    picture = Image.fromarray(texture(*height_width))
+    got = seen(picture, size, Preprocess(crop=crop))
+    np.testing.assert_array_equal(np.asarray(got), np.asarray(picture.crop(box)))
 
 
 @pytest.mark.parametrize("height_width", [(1, 20_000_000), (20_000_000, 1)])
