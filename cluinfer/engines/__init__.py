@@ -10,7 +10,10 @@ from cluinfer.errors import CluinferError, EngineError
 
 __all__ = ["ENGINES", "Array", "Choice", "Engine", "Options", "Session", "choose_engine", "get_engine"]
 
-ENGINES = {"openvino": ("cluinfer.engines.openvino", "OpenVINOEngine")}  # name: module, class; best first
+ENGINES = {  # name: module, class; best first
+    "openvino": ("cluinfer.engines.openvino", "OpenVINOEngine"),
+    "ort": ("cluinfer.engines.ort", "ORTEngine"),
+}
 
 
 def get_engine(name: str) -> Engine:

@@ -1,12 +1,18 @@
 """The contract of an engine: it compiles a graph once and runs it many times.
 
     engine.compile(graph, options)  -> blob      ONNX bytes in; bytes that load() takes, on this kind of machine
-    engine.load(blob, options)      -> session   threads and streams may differ from compile(), the rest may not
+    engine.load(blob, options)      -> session   threads, streams and hint may differ from compile(), the rest may not
     session.run({name: array})      -> {name: array}    from any number of threads at once; the batch is free
-    session.close()                              frees everything; run() then raises EngineError; twice is harmless
+    session.close()                              waits for runs at work and frees everything; run() then raises
+                                                 EngineError; twice is harmless
+    session.batch, .streams                      images of one piece, and how many pieces are worked on side by side
 
     engine.name, .extra, .precisions             its name, the extra of pyproject.toml, what `precision` may be
+    engine.device                                CPU or GPU
     engine.check()                               raises MissingPackageError or EngineError where it cannot work here
+    engine.versions(), .machine()   -> {name: text}    what there is here: packages and their versions; the hardware
+    engine.bound_to                              the names of those that a blob depends on
+    engine.misfit(versions, machine)-> text      why a blob from there does not fit here; empty if it does
 
 Every array is NumPy's; what comes back belongs to the caller. What is wrong with a graph, a blob or an input is an
 EngineError or a ShapeError. The cluster operators compute in float32 in every precision.
@@ -14,8 +20,9 @@ EngineError or a ShapeError. The cluster operators compute in float32 in every p
 
 from __future__ import annotations
 
+import platform
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any
@@ -23,6 +30,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cluinfer.door import Door
+from cluinfer.engines.hardware import cpu
 from cluinfer.errors import EngineError, ShapeError
 
 Array = NDArray[Any]
@@ -68,18 +77,32 @@ class Input:
 
 
 class Session(ABC):
-    """A compiled graph, ready to run."""
+    """A compiled graph, ready to run. An engine's own session gives `_run` and `_free`."""
 
-    inputs: Mapping[str, Input]
-    outputs: tuple[str, ...]
+    def __init__(self, inputs: Mapping[str, Input], outputs: Sequence[str], batch: int, streams: int) -> None:
+        self.inputs = inputs
+        self.outputs = tuple(outputs)
+        self.batch = batch
+        self.streams = streams
+        self._door = Door("session")
 
     @abstractmethod
+    def _run(self, feeds: dict[str, Array]) -> dict[str, Array]:
+        """All outputs for inputs that `check` has let through."""
+
+    @abstractmethod
+    def _free(self) -> None:
+        """Free what the session holds; called once, when nothing runs."""
+
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """All outputs for these inputs."""
+        with self._door:
+            return self._run(self.check(feeds))
 
-    @abstractmethod
     def close(self) -> None:
-        """Free what the session holds."""
+        """Wait for the runs at work, then free what the session holds."""
+        if self._door.shut():
+            self._free()
 
     def __enter__(self) -> Session:
         return self
@@ -102,9 +125,27 @@ class Session(ABC):
             if not fits or array.dtype != wanted.dtype:
                 raise ShapeError(f"{name} must be {wanted}, got {array.dtype} {list(array.shape)}")
             checked[name] = np.ascontiguousarray(array)
-        if len({len(array) for array in checked.values()}) > 1:
+        sizes = {len(array) for array in checked.values()}
+        if len(sizes) > 1:
             raise ShapeError("the inputs have different batches")
+        if 0 in sizes:
+            raise ShapeError("an empty batch: at least one image is needed")
         return checked
+
+    def pieces(self, feeds: Mapping[str, Array]) -> list[dict[str, Array]]:
+        """The feeds cut into batches of the size that the graph was compiled for, the last one padded with zeros."""
+        total = len(next(iter(feeds.values())))
+        return [
+            {name: _pad(array[start : start + self.batch], self.batch) for name, array in feeds.items()}
+            for start in range(0, total, self.batch)
+        ]
+
+    def joined(self, pieces: Sequence[Sequence[Array]], total: int) -> dict[str, Array]:
+        """The outputs of all pieces, in the order of `outputs`, as one batch of this size."""
+        if len(pieces) == 1:
+            return {name: array[:total] for name, array in zip(self.outputs, pieces[0], strict=True)}
+        columns = zip(*pieces, strict=True)
+        return {name: np.concatenate(parts)[:total] for name, parts in zip(self.outputs, columns, strict=True)}
 
 
 class Engine(ABC):
@@ -113,6 +154,8 @@ class Engine(ABC):
     name: str
     extra: str
     precisions: tuple[str, ...]
+    device: str
+    bound_to: tuple[str, ...]
 
     @abstractmethod
     def check(self) -> None:
@@ -125,3 +168,38 @@ class Engine(ABC):
     @abstractmethod
     def load(self, blob: bytes, options: Options) -> Session:
         """Make what `compile` gave ready to run."""
+
+    @abstractmethod
+    def package(self) -> tuple[str, str]:
+        """The name of the package that does the work, and its version."""
+
+    def machine(self) -> dict[str, str]:
+        """The hardware here."""
+        return dict(cpu())
+
+    def versions(self) -> dict[str, str]:
+        """The software here."""
+        from cluinfer import __version__
+
+        package, version = self.package()
+        return {
+            "cluinfer": __version__,
+            package: version,
+            "numpy": np.__version__,
+            "python": platform.python_version(),
+        }
+
+    def misfit(self, versions: Mapping[str, str], machine: Mapping[str, str]) -> str:
+        """Why a blob that was compiled there does not fit here."""
+        here, there = {**self.versions(), **self.machine()}, {**versions, **machine}
+        differing = [name for name in self.bound_to if here.get(name) != there.get(name)]
+        unknown = "unknown"
+        return ", ".join(
+            f"{name} {there.get(name) or unknown:.200} there, {here.get(name) or unknown} here" for name in differing
+        )
+
+
+def _pad(array: Array, batch: int) -> Array:
+    if len(array) == batch:
+        return array
+    return np.concatenate([array, np.zeros((batch - len(array), *array.shape[1:]), array.dtype)])

@@ -10,12 +10,11 @@
 from __future__ import annotations
 
 import io
-import json
 import os
 import sys
 import warnings
 from collections import deque
-from collections.abc import Mapping
+from contextlib import suppress
 from functools import lru_cache
 from importlib import resources
 from pathlib import Path
@@ -24,12 +23,12 @@ from typing import Any
 
 import numpy as np
 
+from cluinfer.engines import blob as blobs
 from cluinfer.engines.base import THROUGHPUT, Array, Engine, Input, Options, Session
 from cluinfer.errors import EngineError, MissingPackageError
 
 OVERRIDE = "CLUINFER_OPENVINO"  # path of the extension to load instead; empty for none
 _NAMES = {"win32": "cluinfer_openvino.dll", "darwin": "libcluinfer_openvino.dylib"}
-_MAGIC = b"cluinfer openvino 1 "
 _PRECISIONS = {"fp32": "f32", "bf16": "bf16"}
 
 
@@ -39,10 +38,17 @@ class OpenVINOEngine(Engine):
     name = "openvino"
     extra = "openvino"
     precisions = tuple(_PRECISIONS)
+    device = "CPU"
+    # cluinfer: its operators are in the blob; isa: OpenVINO has fused for it
+    bound_to = ("cluinfer", "openvino", "system", "architecture", "isa")
 
     def check(self) -> None:
         """OpenVINO must be there; the extension need not."""
         _openvino()
+
+    def package(self) -> tuple[str, str]:
+        """The release and its build."""
+        return "openvino", str(_openvino().get_version())
 
     def compile(self, graph: bytes, options: Options) -> bytes:
         """Fuse for this engine and compile."""
@@ -67,7 +73,7 @@ class OpenVINOEngine(Engine):
             "native": bool(library),
             "fused": made,
         }
-        return _MAGIC + json.dumps(head, separators=(",", ":")).encode() + b"\n" + exported
+        return blobs.seal("openvino", head, exported)
 
     def load(self, blob: bytes, options: Options) -> OpenVINOSession:
         """The blob must come from this release of OpenVINO, and from a build with the extension if it used it."""
@@ -78,11 +84,7 @@ class OpenVINOEngine(Engine):
             raise EngineError(f"compiled by OpenVINO {head['openvino']}, this is {here}: compile the graph again")
         if head["native"] and not library:
             raise EngineError("compiled with the native operators, which are missing here: compile the graph again")
-        for name in ("precision", "batch"):
-            if head[name] != getattr(options, name):
-                raise EngineError(
-                    f"compiled for {name} {head[name]}, {getattr(options, name)} is wanted: compile it again"
-                )
+        blobs.check_made_for(head, options)
         _check_precision(options.precision)
         try:
             compiled = core.import_model(io.BytesIO(exported), "CPU", _settings(options))
@@ -95,81 +97,59 @@ class OpenVINOSession(Session):
     """A compiled model and its requests; each request works for one caller at a time."""
 
     def __init__(self, compiled: Any, batch: int) -> None:
-        self._batch = batch
-        self._compiled = compiled
-        self.inputs = {port.get_any_name(): _input(port) for port in compiled.inputs}
-        self.outputs = tuple(port.get_any_name() for port in compiled.outputs)
-        self._free: SimpleQueue[Any] = SimpleQueue()
         count = int(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
+        inputs = {port.get_any_name(): _input(port) for port in compiled.inputs}
+        super().__init__(inputs, [port.get_any_name() for port in compiled.outputs], batch, count)
+        self._compiled = compiled
+        self._free_requests: SimpleQueue[Any] = SimpleQueue()
         for _ in range(count):
-            self._free.put(compiled.create_infer_request())
-        self._count = count
+            self._free_requests.put(compiled.create_infer_request())
 
-    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+    def _run(self, feeds: dict[str, Array]) -> dict[str, Array]:
         """Pieces of a large batch run side by side, as many as there are streams."""
-        if self._compiled is None:
-            raise EngineError("the session is closed")
-        checked = self.check(feeds)
-        total = next(iter(checked.values())).shape[0]
-        if total == 0:
-            raise EngineError("an empty batch: at least one image is needed")
         done: list[list[Array]] = []
-        working: deque[tuple[Any, int]] = deque()
+        working: deque[Any] = deque()
         try:
-            for start in range(0, total, self._batch):
-                piece = {name: array[start : start + self._batch] for name, array in checked.items()}
-                size = min(self._batch, total - start)
+            for piece in self.pieces(feeds):
                 request = self._take(working, done)
-                working.append((request, size))
-                request.start_async({name: _pad(array, self._batch) for name, array in piece.items()})
+                working.append(request)
+                # Shared always: after a shared array, one to be copied would be written over it.
+                request.start_async(piece, share_inputs=True)
             while working:
                 self._finish(working, done)
         except RuntimeError as error:
             raise EngineError(f"OpenVINO failed: {_first_line(error)}") from error
         finally:
-            for request, _ in working:
-                request.wait()
-                self._free.put(request)
-        if len(done) == 1:
-            return dict(zip(self.outputs, done[0], strict=True))
-        return {name: np.concatenate([piece[i] for piece in done]) for i, name in enumerate(self.outputs)}
+            for request in working:
+                with suppress(RuntimeError):
+                    request.wait()
+                self._free_requests.put(request)
+        return self.joined(done, len(next(iter(feeds.values()))))
 
-    def close(self) -> None:
-        """Requests that are at work end first."""
-        if self._compiled is not None:
-            self._compiled = None
-            for _ in range(self._count):
-                self._free.get()
+    def _free(self) -> None:
+        self._compiled = None
+        for _ in range(self.streams):
+            self._free_requests.get()
 
-    def _take(self, working: deque[tuple[Any, int]], done: list[list[Array]]) -> Any:
+    def _take(self, working: deque[Any], done: list[list[Array]]) -> Any:
         """A free request. Who holds some finishes his own before he waits for another's, so no two wait in a ring."""
         while True:
             try:
-                return self._free.get(block=not working)
+                return self._free_requests.get(block=not working)
             except Empty:
                 self._finish(working, done)
 
-    def _finish(self, working: deque[tuple[Any, int]], done: list[list[Array]]) -> None:
-        request, size = working[0]
+    def _finish(self, working: deque[Any], done: list[list[Array]]) -> None:
+        request = working[0]
         request.wait()
-        done.append([np.array(request.get_output_tensor(i).data[:size]) for i in range(len(self.outputs))])
+        done.append([np.array(request.get_output_tensor(i).data) for i in range(len(self.outputs))])
         working.popleft()
-        self._free.put(request)
+        self._free_requests.put(request)
 
 
 def describe(blob: bytes) -> tuple[dict[str, Any], bytes]:
     """What a blob was compiled with, and OpenVINO's part of it."""
-    line, _, exported = blob.partition(b"\n")
-    try:
-        if not line.startswith(_MAGIC):
-            raise ValueError("no cluinfer header")
-        head = json.loads(line[len(_MAGIC) :])
-        kinds = {"openvino": str, "precision": str, "batch": int, "native": bool}
-        if not isinstance(head, dict) or not all(isinstance(head.get(name), kind) for name, kind in kinds.items()):
-            raise ValueError("fields are missing")
-    except ValueError as error:
-        raise EngineError(f"this is not a graph compiled by the OpenVINO engine ({error}): compile it again") from error
-    return head, exported
+    return blobs.unseal("openvino", blob, {"openvino": str, "precision": str, "batch": int, "native": bool})
 
 
 def library_path() -> str:
@@ -262,12 +242,6 @@ def _input(port: Any) -> Input:
     sides = list(port.get_partial_shape())[1:]
     shape = (None, *(int(side.get_length()) if side.is_static else None for side in sides))
     return Input(shape, np.dtype(port.get_element_type().to_dtype()).name)
-
-
-def _pad(array: Array, batch: int) -> Array:
-    if len(array) == batch:
-        return array
-    return np.concatenate([array, np.zeros((batch - len(array), *array.shape[1:]), array.dtype)])
 
 
 def _first_line(error: BaseException) -> str:

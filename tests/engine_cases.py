@@ -1,0 +1,55 @@
+"""Small exported models for the tests of engines and of what runs them; each is exported once a process."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cache
+
+import golden_cases
+import numpy as np
+
+from cluinfer.export import to_onnx
+from cluinfer.export.models import build
+from cluinfer.export.models.config import config
+
+SIZE = (32, 48)
+SMALL = {
+    "fec": config("fec", (1, 2), (16, 24), (2, 1), 8, (2, 2), (2, 1), (2, 2), num_classes=5, size=SIZE),
+    "coc": config("coc", (2, 1), (16, 24), (2, 1), 8, (2, 2), (2, 1), (2, 2), num_classes=5, size=SIZE),
+    "cluenet": config(
+        "cluenet", (2, 1), (16, 24), (2, 1), 8, (2, 3), (1, 1), (2, 2), num_classes=5, size=SIZE, layer_scale=False
+    ),
+}
+
+
+@cache
+def small(family: str) -> bytes:
+    """Its graph, with every cluster map."""
+    model = build(replace(SMALL[family])).eval()
+    golden_cases.fill(model, "clue" if family == "cluenet" else family)
+    return bytes(to_onnx(model, SIZE, maps="all").SerializeToString())
+
+
+@cache
+def in_onnx_runtime(family: str, batch: int) -> dict[str, np.ndarray]:
+    """What the plain graph gives for `image(batch)`."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(small(family))
+    outputs = session.run(None, {"image": image(batch)})
+    return dict(zip([output.name for output in session.get_outputs()], outputs, strict=True))
+
+
+def image(batch: int) -> np.ndarray:
+    return golden_cases.weights().image(1, (batch, 3, *SIZE))  # type: ignore[no-any-return]
+
+
+def assert_same(got: dict[str, np.ndarray], want: dict[str, np.ndarray]) -> None:
+    """The same outputs, as far as two engines agree."""
+    assert set(got) == set(want)
+    for name, expected in want.items():
+        assert (got[name].shape, got[name].dtype) == (expected.shape, expected.dtype), name
+        if name == "logits":
+            np.testing.assert_allclose(got[name], expected, atol=2e-4)
+        else:
+            assert (got[name] != expected).mean() <= 0.01, name
