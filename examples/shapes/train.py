@@ -1,0 +1,178 @@
+"""Train a small model on the scenes, in plain PyTorch on one core; started again, it goes on where it was.
+
+    python examples/shapes/train.py fec          # or cluenet, icasc, icasc_plain: examples/shapes/checkpoints/fec.pt
+
+Nothing of a configuration is stored in a checkpoint: `cluinfer.export.load_model` tells it from names and shapes. What
+those do not tell, grids and the split into heads, is therefore what it takes by default: grids 4, 4, 2 for FEC, 7 for
+CLUENet, heads of 32 channels.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from scenes import CLASSES, SIZE, draw_many
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from cluinfer.export.models import Config, build
+from cluinfer.export.models.config import ClusterConfig
+from cluinfer.export.models.icasc import IcascConfig, icasc_loss
+from cluinfer.export.nn import PointMlp
+from cluinfer.graph import IMAGENET_MEAN, IMAGENET_STD
+
+HERE = Path(__file__).parent
+SEED = 1  # of the training scenes; evaluation draws those of another
+BATCH = 64
+WARM_UP = 0.05  # of all steps: the rate rises, then falls as a cosine
+WEIGHT_DECAY = 0.05
+LARGEST_NORM = 1.0  # gradients are cut to it
+
+
+def _cluster_config(family: str, grid: tuple[int, int, int], **more: bool) -> ClusterConfig:
+    channels = (32, 64, 96)
+    return ClusterConfig(
+        family,
+        depths=(1, 2, 2),
+        channels=channels,
+        heads=(1, 2, 3),
+        head_dims=(32, 32, 32),
+        hidden=tuple(4 * c for c in channels),
+        grid=tuple((g, g) for g in grid),
+        fold=((1, 1),) * 3,
+        num_classes=len(CLASSES),
+        size=(SIZE, SIZE),
+        **more,
+    )
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What is trained, and for how long; an ICASC model with its attention losses or without."""
+
+    config: Config
+    steps: int
+    rate: float = 3e-3
+    attention_losses: bool = False
+
+
+_RESNET = IcascConfig("basic", (1, 1, 1, 1), (16, 32, 64, 96), len(CLASSES), (2 * SIZE, 2 * SIZE))
+
+RECIPES = {
+    "fec": Recipe(_cluster_config("fec", (4, 4, 2)), steps=6500),
+    "cluenet": Recipe(_cluster_config("cluenet", (7, 7, 7), layer_scale=False, pool_norm=True), steps=6500),
+    "icasc": Recipe(_RESNET, steps=3000, attention_losses=True),
+    "icasc_plain": Recipe(_RESNET, steps=3000),
+}
+
+
+def to_input(images: np.ndarray, size: tuple[int, int]) -> Tensor:
+    """Pictures uint8 [B, 64, 64, 3] as a model's input: normalised as cluinfer does by default, enlarged if asked."""
+    mean, std = (torch.tensor(values)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))
+    x = (torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255 - mean) / std
+    return x if x.shape[2:] == size else F.interpolate(x, size=size, mode="bicubic", align_corners=False)
+
+
+def fresh(config: Config) -> nn.Module:
+    """A model to begin with. Its MLPs and layer scales start large: the published 0.02 and 1e-5 want long training."""
+    torch.manual_seed(SEED)
+    model = build(config)
+    for module in model.modules():
+        if isinstance(module, PointMlp):
+            for layer in (module.fc1, module.fc2):
+                nn.init.kaiming_normal_(layer.weight, nonlinearity="linear")
+    for name, parameter in model.named_parameters():
+        if "layer_scale" in name:
+            nn.init.ones_(parameter)
+    return model
+
+
+def optimizer_of(model: nn.Module) -> torch.optim.Optimizer:
+    """AdamW, with weight decay for matrices alone."""
+    matrices = [p for p in model.parameters() if p.ndim > 1]
+    others = [p for p in model.parameters() if p.ndim <= 1]
+    return torch.optim.AdamW([{"params": matrices}, {"params": others, "weight_decay": 0.0}], weight_decay=WEIGHT_DECAY)
+
+
+def rate_at(step: int, recipe: Recipe) -> float:
+    """The learning rate of a step: a straight rise, then half a cosine."""
+    rise = WARM_UP * recipe.steps
+    if step < rise:
+        return recipe.rate * (step + 1) / rise
+    return recipe.rate * 0.5 * (1 + math.cos(math.pi * (step - rise) / (recipe.steps - rise)))
+
+
+def train(name: str, folder: Path, every: int) -> Path:
+    """Train by recipe, going on from the last state in `folder`; the path of the finished checkpoint."""
+    recipe = RECIPES[name]
+    model = fresh(recipe.config).train()
+    optimizer = optimizer_of(model)
+    state_path = folder / f"{name}.state.pt"
+    first = 0
+    if state_path.exists():
+        state = torch.load(state_path, weights_only=True)
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        first = state["step"]
+        print(f"{name}: goes on from step {first}", flush=True)
+    losses, hits, since = 0.0, 0, time.process_time()
+    for step in range(first, recipe.steps):
+        images, _, labels = draw_many(SEED, range(step * BATCH, (step + 1) * BATCH))
+        image, target = to_input(images, recipe.config.size), torch.from_numpy(labels)
+        if recipe.attention_losses:
+            terms = icasc_loss(model, image, target)
+            loss, logits = terms.total, terms.logits
+        else:
+            logits = model(image)
+            loss = F.cross_entropy(logits, target)
+        for group in optimizer.param_groups:
+            group["lr"] = rate_at(step, recipe)
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), LARGEST_NORM)
+        optimizer.step()
+        losses += loss.item()
+        hits += int((logits.argmax(1) == target).sum())
+        done = step + 1
+        if done % every == 0 or done == recipe.steps:
+            count = (done - 1) % every + 1
+            spent = time.process_time() - since
+            print(
+                f"{name}: step {done} of {recipe.steps}, loss {losses / count:.3f}, "
+                f"accuracy {hits / (count * BATCH):.1%}, {spent:.0f} s of CPU",
+                flush=True,
+            )
+            losses, hits, since = 0.0, 0, time.process_time()
+            _save({"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": done}, state_path)
+    finished = HERE / "checkpoints" / f"{name}.pt"
+    _save(model.state_dict(), finished)
+    return finished
+
+
+def _save(what: object, path: Path) -> None:
+    """All of it or nothing: a training stopped in between finds the previous state."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    torch.save(what, partial)
+    partial.replace(path)
+
+
+def main() -> None:
+    """Train the model that the command line names."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("name", choices=RECIPES)
+    parser.add_argument("--folder", type=Path, default=HERE / "runs", help="where states are kept (default runs)")
+    parser.add_argument("--every", type=int, default=100, help="steps between lines and states (default 100)")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    print(f"{args.name}: {train(args.name, args.folder, args.every)}")
+
+
+if __name__ == "__main__":
+    main()
