@@ -164,8 +164,8 @@ class Fidelity:
         if not self.images:
             return ["nothing was compared"]
         found = [
-            f"{name}: only {_percent(each.fair_agreement)} of the points agree"
-            f"{' or are near ties' if each.near_ties is not None else ''}, wanted {_percent(min_agreement)}"
+            f"{name}: only {percent(each.fair_agreement)} of the points agree"
+            f"{' or are near ties' if each.near_ties is not None else ''}, wanted {percent(min_agreement)}"
             for name, each in self.maps.items()
             if not each.fair_agreement >= min_agreement
         ]
@@ -175,8 +175,8 @@ class Fidelity:
             if not each.max_error <= max_error
         ]
         if self.top1_same is not None and self.top1_same < min_top1 * self.images:
-            share = _percent(self.top1_same / self.images)
-            found.append(f"{LOGITS}: the likeliest class is the same for only {share}, wanted {_percent(min_top1)}")
+            share = percent(self.top1_same / self.images)
+            found.append(f"{LOGITS}: the likeliest class is the same for only {share}, wanted {percent(min_top1)}")
         return found
 
     def to_dict(self) -> dict[str, Any]:
@@ -296,10 +296,10 @@ def _of_the_same_classes(
 
 def _cells(each: MapAgreement) -> tuple[str, str, str, str]:
     ties = "not known" if each.near_ties is None else str(each.near_ties)
-    return str(each.points), _percent(each.agreement), ties, str(each.flips)
+    return str(each.points), percent(each.agreement), ties, str(each.flips)
 
 
-def _percent(share: float) -> str:
+def percent(share: float) -> str:
     """Rounded down, so that 100 % means all."""
     return f"{math.floor(share * 1e4 + 1e-6) / 100:g} %"
 

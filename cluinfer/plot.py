@@ -49,7 +49,8 @@ def draw_bars(path: str | Path, panels: Sequence[Panel], note: str = "") -> None
         axes.errorbar(values, places, xerr=reach, fmt="none", ecolor="#222222", capsize=3, linewidth=1)
         for place, bar in zip(places, panel.bars, strict=True):
             at = (max(bar.high, bar.value), place)
-            axes.annotate(f"{bar.value:.3g}", at, (6, 0), textcoords="offset points", va="center")
+            shown = f"{bar.value:,.0f}" if bar.value >= 100 else f"{bar.value:.3g}"
+            axes.annotate(shown, at, (6, 0), textcoords="offset points", va="center")
         axes.set_yticks(places, [bar.label for bar in panel.bars])
         axes.invert_yaxis()
         axes.margins(x=0.15)

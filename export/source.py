@@ -1,17 +1,37 @@
-"""What a user points at to export or build: a checkpoint or a program in, and where the result goes."""
+"""What a user points at to export or build: a model in, where the result goes, and what it is compared with."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+import onnx
 import torch
 from torch import nn
 
-from cluinfer.errors import ArchError, CluinferError
+from cluinfer.engines import Array
+from cluinfer.errors import ArchError, CluinferError, GraphError
 from cluinfer.export.load import load_model
+from cluinfer.export.onnx_file import read_onnx, read_promise
 from cluinfer.export.program import read_program
+from cluinfer.export.reference import reference_outputs
+from cluinfer.export.to_onnx import Size, to_onnx
+from cluinfer.export.verify import GraphRun, Outputs, Reference
+from cluinfer.graph import Promise
 
-PROGRAM = ".pt2"
+PROGRAM, GRAPH = ".pt2", ".onnx"
+
+
+@dataclass(frozen=True)
+class Source:
+    """A graph to be compiled, and what tells whether that went well."""
+
+    content: bytes
+    promise: Promise
+    reference: Reference
+    name: str  # of the reference
 
 
 def read_model(
@@ -23,6 +43,52 @@ def read_model(
     if arch or overrides:
         raise ArchError("--arch and --set are for checkpoints; a .pt2 program has its architecture in it")
     return read_program(path)
+
+
+def read_source(
+    path: str | Path,
+    arch: str | None = None,
+    overrides: Mapping[str, object] | None = None,
+    size: Size | None = None,
+    maps: str | Sequence[str] | None = None,
+    evidence: int | None = None,
+    attention: Sequence[int] | None = None,
+    names: Sequence[str] = (),
+    progress: Callable[[str], None] = lambda step: None,
+) -> Source:
+    """The graph of a checkpoint or program, as `to_onnx` makes it with these options, or of an ONNX file as it is.
+
+    A checkpoint is the reference of its graph; a program or an ONNX file has none but the graph in ONNX Runtime.
+    """
+    progress(f"reading {path}")
+    if Path(path).suffix == GRAPH:
+        if arch or overrides or size or maps is not None or evidence is not None or attention or names:
+            raise GraphError(f"{path}: a graph already; what it shows was chosen when it was exported")
+        return _of_graph(read_onnx(path), path)
+    module = read_model(path, arch, **(overrides or {}))
+    proto = to_onnx(
+        module,
+        size,
+        "stages" if maps is None else maps,
+        evidence or 0,
+        attention=attention,
+        names=names,
+        progress=progress,
+    )
+    promise = read_promise(proto)
+    if isinstance(module, torch.export.ExportedProgram) or promise is None:
+        return _of_graph(proto, path)
+    reference = partial(reference_outputs, module, promise)
+    return Source(proto.SerializeToString(), promise, reference, f"{Path(path).name} in PyTorch")
+
+
+def _of_graph(proto: onnx.ModelProto, path: str | Path) -> Source:
+    run = GraphRun(proto, path)
+
+    def reference(images: Array, classes: Outputs) -> tuple[Outputs, Outputs]:
+        return run(images), {}
+
+    return Source(proto.SerializeToString(), run.promise, reference, f"the graph of {Path(path).name} in ONNX Runtime")
 
 
 def output_path(source: str | Path, output: str | Path | None, suffix: str) -> Path:

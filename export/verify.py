@@ -1,14 +1,16 @@
-"""An exported graph held against the checkpoint it came from: ONNX Runtime against PyTorch, on the same images.
+"""A graph or an artifact held against the checkpoint it came from, on the same images.
 
-Polygraphy runs both and compares the numbers; what it has no measure for, how many points changed their cluster, is
-`cluinfer.fidelity`'s. The images are smooth noise, the same every time, unless some are given.
+A graph runs in ONNX Runtime, an artifact in its engine, the checkpoint in PyTorch. Polygraphy compares the numbers;
+what it has no measure for, how many points changed their cluster, is `cluinfer.fidelity`'s. The images are smooth
+noise, the same every time, unless some are given. `measure` compares any two ways to run a graph.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +18,11 @@ import numpy as np
 import onnx
 import onnxruntime  # type: ignore[import-untyped]
 from numpy.typing import NDArray
-from polygraphy.backend.base import BaseRunner  # type: ignore[import-untyped]
-from polygraphy.backend.onnxrt import OnnxrtRunner  # type: ignore[import-untyped]
-from polygraphy.common import TensorMetadata  # type: ignore[import-untyped]
 from polygraphy.comparator import Comparator, RunResults, SimpleCompareFunc  # type: ignore[import-untyped]
 from polygraphy.exception import PolygraphyException  # type: ignore[import-untyped]
 from polygraphy.logger import G_LOGGER  # type: ignore[import-untyped]
-from torch import nn
 
-from cluinfer.errors import CluinferError, GraphError, ShapeError
+from cluinfer.errors import GraphError, ShapeError
 from cluinfer.export.load import load_model
 from cluinfer.export.models import ARCHS
 from cluinfer.export.onnx_file import read_onnx, read_promise
@@ -33,6 +31,9 @@ from cluinfer.fidelity import MAX_ERROR, MIN_AGREEMENT, NEAR, Fidelity, compare
 from cluinfer.graph import ATTENTION_CLASSES, EVIDENCE_CLASSES, INPUT, ClusterOutput, Promise
 
 Array = NDArray[Any]
+Outputs = Mapping[str, Array]
+Run = Callable[[Array], Outputs]  # images to all outputs
+Reference = Callable[[Array, Outputs], tuple[Outputs, Outputs]]  # images and classes to outputs and margins
 BATCHES = (1, 5)  # what is fixed to one batch by mistake shows with the other
 
 
@@ -87,36 +88,23 @@ def verify(
     near: float = NEAR,
     **overrides: object,
 ) -> Verification:
-    """Run the graph and its checkpoint on the same images and compare everything that the graph promises.
+    """Run the graph or artifact and its checkpoint on the same images and compare everything that it promises.
 
     `images`: float32 [N, 3, H, W], as the graph takes them. `arch` and `overrides` as for `load_model`; by default the
     graph's own arch. The thresholds as for `Fidelity.failures`.
     """
-    if Path(path).suffix == ".clu":
-        raise GraphError(f"{path}: an artifact, wanted an ONNX file; verify the graph that it was built from")
     if Path(reference).suffix == ".pt2":
         raise GraphError(
             f"{reference}: a torch.export program, wanted a checkpoint; programs cannot be compared with yet"
         )
-    graph = read_onnx(path)
-    promise = read_promise(graph)
-    if promise is None:
-        raise GraphError(f"{path}: does not say what its outputs are; export the checkpoint with cluinfer export")
-    model = load_model(reference, arch or (promise.arch if promise.arch in ARCHS else None), **overrides)
-    check_classes(model, promise, reference)
-    feeds = _feeds(graph, promise, images, batches)
-    session = _session(graph, path)
-    torch_runner = _TorchRunner(model, promise, session)
-    runners = [torch_runner, OnnxrtRunner(session, name="onnx")]
-    with G_LOGGER.verbosity(G_LOGGER.CRITICAL + 1):  # what is critical is raised as well
-        try:
-            results = Comparator.run(runners, data_loader=feeds)
-        except CluinferError:
-            raise
-        except Exception as error:  # ONNX Runtime and Polygraphy have their own kinds
-            raise GraphError(f"{path}: cannot be run: {_line(error)}") from error
-        fidelity = _compare_runs(results, torch_runner.margins, near)
-        tensors = _compare_tensors(results, fidelity, max_error)
+    with closing(ArtifactRun(path) if Path(path).suffix == ".clu" else GraphRun(read_onnx(path), path)) as candidate:
+        promise = candidate.promise
+        model = load_model(reference, arch or (promise.arch if promise.arch in ARCHS else None), **overrides)
+        check_classes(model, promise, reference)
+        feeds = _feeds(candidate.sides, promise, images, batches)
+        runs = list(_run_both(candidate, partial(reference_outputs, model, promise), feeds))
+    fidelity = _total(runs, near)
+    tensors = _compare_tensors(runs, fidelity, max_error)
     failures = fidelity.failures(min_agreement, max_error)
     named = [failure.partition(":")[0] for failure in failures]
     failures += [
@@ -165,39 +153,40 @@ def read_images(path: str | Path) -> NDArray[np.float32]:
     return images
 
 
-class _TorchRunner(BaseRunner):  # type: ignore[misc]
-    """The checkpoint as a Polygraphy runner; the margins, which the comparator has no use for, are kept beside."""
+@dataclass(frozen=True)
+class _Both:
+    """What the reference and the candidate give for one batch."""
 
-    def __init__(self, model: nn.Module, promise: Promise, session: onnxruntime.InferenceSession) -> None:
-        super().__init__(name="torch")
-        self.model, self.promise, self.session = model, promise, session
-        self.margins: list[dict[str, Array]] = []
-
-    def get_input_metadata_impl(self) -> TensorMetadata:
-        """As the graph has it."""
-        (image,) = self.session.get_inputs()
-        return TensorMetadata().add(INPUT, np.float32, image.shape)
-
-    def infer_impl(self, feed_dict: Mapping[str, Array]) -> OrderedDict[str, Array]:
-        """The classes that evidence and attention are for come from the graph: a tie between two is no error."""
-        names = [name for name in (EVIDENCE_CLASSES, ATTENTION_CLASSES) if name in self.promise.outputs]
-        classes = dict(zip(names, self.session.run(names, dict(feed_dict)), strict=True)) if names else {}
-        found, margins = reference_outputs(self.model, self.promise, feed_dict[INPUT], classes)
-        self.margins.append(margins)
-        self.inference_time = 0.0  # Polygraphy complains without one
-        return OrderedDict(found)
+    wanted: Outputs
+    margins: Outputs
+    got: Outputs
 
 
-def _compare_runs(results: RunResults, margins: Sequence[Mapping[str, Array]], near: float) -> Fidelity:
+def measure(candidate: Run, reference: Reference, feeds: Iterable[Array], near: float = NEAR) -> Fidelity:
+    """How far the candidate is from the reference on these batches of images, of which there is at least one."""
+    return _total(_run_both(candidate, reference, feeds), near)
+
+
+def _run_both(candidate: Run, reference: Reference, feeds: Iterable[Array]) -> Iterator[_Both]:
+    """The classes that evidence and attention are for come from the candidate: a tie between two is no error."""
+    for images in feeds:
+        got = candidate(images)
+        classes = {name: got[name] for name in (EVIDENCE_CLASSES, ATTENTION_CLASSES) if name in got}
+        wanted, margins = reference(images, classes)
+        yield _Both(wanted, margins, got)
+
+
+def _total(runs: Iterable[_Both], near: float) -> Fidelity:
     total: Fidelity | None = None
-    for reference, candidate, margin in zip(results["torch"], results["onnx"], margins, strict=True):
-        part = compare(dict(reference.items()), dict(candidate.items()), margin, near)
+    for both in runs:
+        part = compare(both.wanted, both.got, both.margins, near)
         total = part if total is None else total + part
-    assert total is not None  # there is at least one batch
+    if total is None:
+        raise ShapeError("no images to compare with: wanted one at least")
     return total
 
 
-def _compare_tensors(results: RunResults, fidelity: Fidelity, max_error: float) -> dict[str, Tensors]:
+def _compare_tensors(runs: Sequence[_Both], fidelity: Fidelity, max_error: float) -> dict[str, Tensors]:
     """Polygraphy's comparison of the numbers, at the same tolerance: this share of an output's deviation."""
     deviations = {name: (each.squares / max(each.count, 1)) ** 0.5 for name, each in fidelity.numbers.items()}
     function = SimpleCompareFunc(
@@ -206,12 +195,16 @@ def _compare_tensors(results: RunResults, fidelity: Fidelity, max_error: float) 
         check_error_stat="max",
         find_output_func=lambda name, _index, _other: [name] if name in deviations else [],
     )
+    results = RunResults()
+    results.add([dict(both.wanted) for both in runs], runtime=0.0, runner_name="reference")
+    results.add([dict(both.got) for both in runs], runtime=0.0, runner_name="candidate")
     try:
-        (accuracy,) = Comparator.compare_accuracy(results, compare_func=function)
+        with G_LOGGER.verbosity(G_LOGGER.CRITICAL + 1):  # what is critical is raised as well
+            (accuracy,) = Comparator.compare_accuracy(results, compare_func=function)
     except PolygraphyException as error:
         raise GraphError(f"Polygraphy cannot compare the outputs: {_line(error)}") from error
     found: dict[str, Tensors] = {}
-    for batch in accuracy["torch", "onnx"]:
+    for batch in accuracy["reference", "candidate"]:
         for name, result in batch.items():
             before = found.get(name, Tensors(True, 0.0, 0.0))
             found[name] = Tensors(
@@ -222,12 +215,10 @@ def _compare_tensors(results: RunResults, fidelity: Fidelity, max_error: float) 
     return found
 
 
-def _feeds(
-    graph: onnx.ModelProto, promise: Promise, images: Array | None, batches: Sequence[int]
-) -> list[dict[str, Array]]:
+def _feeds(sides: tuple[int, int, int], promise: Promise, images: Array | None, batches: Sequence[int]) -> list[Array]:
     """The images in batches of these sizes, over and over; a graph of fixed batch gets that one."""
-    sides = graph.graph.input[0].type.tensor_type.shape.dim
-    if fixed := sides[0].dim_value:
+    fixed = sides[0]
+    if fixed:
         batches = [fixed]
     if not batches or min(batches) < 1:
         raise ShapeError(f"batches of {list(batches)}: wanted one positive number or more")
@@ -235,24 +226,66 @@ def _feeds(
         images = synthetic_images(sum(batches), promise.size)
     if images.ndim != 4 or images.shape[1] != 3 or images.dtype != np.float32 or len(images) < (fixed or 1):
         raise ShapeError(f"images: wanted float32 [N, 3, H, W], got {images.dtype} {list(images.shape)}")
-    if any(side.dim_value not in (0, size) for side, size in zip(sides[2:], images.shape[2:], strict=True)):
+    if any(side not in (0, size) for side, size in zip(sides[1:], images.shape[2:], strict=True)):
         raise ShapeError(f"images: wanted {promise.size[0]}x{promise.size[1]}, got {images.shape[2]}x{images.shape[3]}")
-    feeds: list[dict[str, Array]] = []
+    feeds: list[Array] = []
     start = 0
     while start < len(images) and (not fixed or start + fixed <= len(images)):
         size = batches[len(feeds) % len(batches)]
-        feeds.append({INPUT: np.ascontiguousarray(images[start : start + size])})
+        feeds.append(np.ascontiguousarray(images[start : start + size]))
         start += size
     return feeds
 
 
-def _session(graph: onnx.ModelProto, path: str | Path) -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4  # what goes wrong is raised as well
-    try:
-        return onnxruntime.InferenceSession(graph.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # ONNX Runtime has a dozen kinds
-        raise GraphError(f"{path}: ONNX Runtime cannot load it: {_line(error)}") from error
+class GraphRun:
+    """A graph in ONNX Runtime, of the file that errors name; `sides` are batch, height and width, 0 where free."""
+
+    def __init__(self, graph: onnx.ModelProto, path: str | Path) -> None:
+        promise = read_promise(graph)
+        if promise is None:
+            raise GraphError(f"{path}: does not say what its outputs are; export the checkpoint with cluinfer export")
+        self.path, self.promise = path, promise
+        batch, _, height, width = (side.dim_value for side in graph.graph.input[0].type.tensor_type.shape.dim)
+        self.sides = (batch, height, width)
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 4  # what goes wrong is raised as well
+        try:
+            self.session: Any = onnxruntime.InferenceSession(
+                graph.SerializeToString(), options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # ONNX Runtime has a dozen kinds
+            raise GraphError(f"{path}: ONNX Runtime cannot load it: {_line(error)}") from error
+
+    def __call__(self, images: Array) -> dict[str, Array]:
+        """All promised outputs."""
+        names = self.promise.outputs
+        try:
+            return dict(zip(names, self.session.run(names, {INPUT: images}), strict=True))
+        except Exception as error:  # ONNX Runtime has a dozen kinds
+            raise GraphError(f"{self.path}: cannot be run: {_line(error)}") from error
+
+    def close(self) -> None:
+        """Let the session go."""
+        self.session = None
+
+
+class ArtifactRun:
+    """An artifact in its engine."""
+
+    def __init__(self, path: str | Path) -> None:
+        from cluinfer.runtime import Runtime
+
+        self.runtime = Runtime(path)
+        self.promise = self.runtime.promise
+        self.sides = (0, *self.promise.size)
+
+    def __call__(self, images: Array) -> dict[str, Array]:
+        """All promised outputs."""
+        return self.runtime.run(images)
+
+    def close(self) -> None:
+        """Free the engine."""
+        self.runtime.close()
 
 
 def _line(error: BaseException) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 from typing import Protocol
 
-from cluinfer.commands import archs, export, verify
+from cluinfer.commands import archs, bench, build, doctor, export, inspect, verify
 
 
 class Command(Protocol):
@@ -25,7 +25,11 @@ class Command(Protocol):
 
 
 COMMANDS: dict[str, Command] = {
-    "export": export,
+    "build": build,
+    "bench": bench,
+    "inspect": inspect,
     "verify": verify,
+    "export": export,
     "archs": archs,
+    "doctor": doctor,
 }

@@ -35,8 +35,8 @@ def run(arguments: argparse.Namespace) -> None:
         proto = to_onnx(
             read_model(arguments.model, arguments.arch, **settings(arguments.set)),
             arguments.size,
-            arguments.maps,
-            arguments.evidence,
+            arguments.maps or "stages",
+            arguments.evidence or 0,
             not arguments.no_optimize,
             attention=class_numbers(arguments.attention),
             names=class_names(arguments.classes),

@@ -22,8 +22,8 @@ def add_graph_options(parser: argparse.ArgumentParser) -> None:
     """What a checkpoint becomes as a graph."""
     add_model_options(parser)
     parser.add_argument("--size", metavar="N|HxW", help="size of the images; default: the architecture's")
-    parser.add_argument("--maps", default="stages", help="cluster maps: none, stages, all, or LAYER,... (stages)")
-    parser.add_argument("--evidence", type=int, default=0, metavar="K", help="show positions' shares of K classes (0)")
+    parser.add_argument("--maps", help="cluster maps: none, stages, all, or LAYER,... (stages)")
+    parser.add_argument("--evidence", type=int, metavar="K", help="show positions' shares of K classes (0)")
     parser.add_argument("--attention", metavar="CLASS,...", help="ICASC: classes to show, by number; default: top 2")
     parser.add_argument("--classes", metavar="FILE", help="names of the classes, one a line")
 

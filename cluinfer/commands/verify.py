@@ -26,7 +26,7 @@ def declare(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Compare, and say whether they are the same."""
-    from cluinfer.commands.terminal import DIFFERENT, DONE, print_json, progress, warnings_as_lines
+    from cluinfer.commands.terminal import DONE, FAULTY, print_json, progress, warnings_as_lines
     from cluinfer.export.verify import read_images, verify
 
     images = None if arguments.images is None else read_images(arguments.images)
@@ -45,4 +45,4 @@ def run(arguments: argparse.Namespace) -> int:
         print_json(found.to_dict())
     else:
         print(found.table())
-    return DIFFERENT if found.failures else DONE
+    return FAULTY if found.failures else DONE

@@ -1,0 +1,267 @@
+"""A checkpoint becomes an artifact: the one place where the build side and the target side meet.
+
+Rules:
+- What goes in: a checkpoint, a torch.export program (.pt2), or an ONNX graph that `cluinfer export` wrote.
+- What comes out is held against the checkpoint in PyTorch, on real pictures if there are some, else on smooth noise. A
+  program or a graph has no checkpoint: there the graph itself, in ONNX Runtime in float32, is the reference.
+- Precision "auto" compiles every precision that the engine has and takes the fastest that keeps what the model sees:
+  the likeliest class of every picture, and 98 % of the points of all cluster maps together. fp32 is what remains.
+- Nothing is written before all of this has worked, and then in one step: a build that ends early leaves nothing.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timezone
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cluinfer.artifact import Built, write_artifact
+from cluinfer.engines import ENGINES, Array, Choice, Options, Session, choose_engine, get_engine
+from cluinfer.errors import ArtifactError, CluinferWarning, EngineError, PictureError
+from cluinfer.fidelity import Fidelity, percent
+from cluinfer.graph import INPUT, Promise
+from cluinfer.preprocess import Picture, prepare
+from cluinfer.timing import Plan, Statistics, statistics, take_turns
+
+if TYPE_CHECKING:
+    from cluinfer.export.source import Source
+
+AUTO = "auto"
+PRECISIONS = ("fp32", "bf16", "fp16", "int8", AUTO)
+TOP1, AGREEMENT = 1.0, 0.98  # what a precision must keep: of the pictures' likeliest classes, of all maps' points
+PICTURES, NOISE = 64, 16  # how many are compared: of those given, evenly chosen, or made
+BATCH = 8  # images compared at once
+LATENCY = Plan(warm_up=0.5, seconds=5, runs=60)
+
+_NO_INT8 = "cluinfer.calibration, which is not there yet"
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Tried:
+    """One precision: what it came to, or why it was not taken."""
+
+    precision: str
+    latency: Statistics | None = None
+    fidelity: Fidelity | None = None
+    reason: str = ""  # why it was not taken
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "precision": self.precision,
+            "latency_ms": self.latency and self.latency.to_dict(),
+            "fidelity": self.fidelity and self.fidelity.to_dict(),
+            "reason": self.reason,
+        }
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What was built, and what it was found to be."""
+
+    path: Path
+    promise: Promise
+    built: Built
+    why: str  # this engine
+    tried: tuple[Tried, ...]
+    reference: str  # what it was compared with
+    images: str  # on what
+    threads: int | None = None
+    failures: tuple[str, ...] = field(default=())  # what is worse than it may be
+
+    @property
+    def taken(self) -> Tried:
+        """The precision that was built."""
+        return next(each for each in self.tried if each.precision == self.built.precision)
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "path": str(self.path),
+            "bytes": self.path.stat().st_size,
+            "arch": self.promise.arch,
+            "engine": self.built.engine,
+            "precision": self.built.precision,
+            "batch": self.built.batch,
+            "hint": self.built.hint,
+            "threads": self.threads,
+            "why": self.why,
+            "reference": self.reference,
+            "images": self.images,
+            "tried": [each.to_dict() for each in self.tried],
+            "failures": list(self.failures),
+        }
+
+
+def build(
+    model: str | Path,
+    output: str | Path | None = None,
+    *,
+    engine: str = AUTO,
+    precision: str = "fp32",
+    arch: str | None = None,
+    settings: Mapping[str, object] | None = None,
+    size: int | str | tuple[int, int] | None = None,
+    maps: str | Sequence[str] | None = None,
+    evidence: int | None = None,
+    attention: Sequence[int] | None = None,
+    classes: Sequence[str] = (),
+    pictures: Sequence[Picture] = (),
+    calibration: Sequence[Picture] = (),
+    batch: int = 1,
+    hint: str = "latency",
+    threads: int | None = None,
+    progress: Progress = lambda step: None,
+) -> Summary:
+    """Build an artifact and say what it is; by default model.clu beside the model.
+
+    `engine`: auto, openvino, ort. `precision`: fp32, bf16, fp16, int8, auto. `arch` and `settings` (grid, fold, heads)
+    as for `load_model`; `size`, `maps`, `evidence`, `attention` and `classes` (names) as for `to_onnx`: none of them
+    for an ONNX graph, which has them in it. `pictures`: to compare on; `calibration`: for int8.
+    """
+    from cluinfer.export.source import output_path, read_source
+
+    _check_precision(precision, calibration)
+    name, why = _engine(engine)
+    target = output_path(model, output, ".clu")
+    if target.suffix != ".clu":
+        raise ArtifactError(f"-o {target}: wanted a name ending in .clu")
+    options = Options(hint=hint, threads=threads, batch=batch)
+    source = read_source(model, arch, settings, size, maps, evidence, attention, classes, progress)
+    images, what = _images(source.promise, pictures)
+    with ExitStack() as opened:
+        sessions: dict[str, Session] = {}
+        blobs: dict[str, bytes] = {}
+        tried: dict[str, Tried] = {}
+        for each in _candidates(name, precision):
+            progress(f"compiling for {name} in {each}")
+            try:
+                blobs[each], sessions[each] = _compile(name, source.content, replace(options, precision=each))
+                opened.enter_context(sessions[each])
+            except EngineError as error:
+                if precision != AUTO or each == "fp32":
+                    raise
+                tried[each] = Tried(each, reason=str(error))
+        progress("measuring the latency")
+        latencies = _latencies(sessions, source.promise, batch)
+        for each, session in sessions.items():
+            progress(f"comparing {each} with {source.name} on {what}")
+            tried[each] = Tried(each, latencies[each], _compare(session, source, images))
+    rows, taken = _choose([tried[each] for each in _candidates(name, precision)])
+    if precision == AUTO:
+        rows += (Tried("int8", reason=f"not tried: {_NO_INT8}"),)
+    progress(f"writing {target}")
+    compiler, now = get_engine(name), datetime.now(timezone.utc).isoformat(timespec="seconds")
+    built = Built(name, taken.precision, hint, batch, compiler.versions(), compiler.machine(), now)
+    assert taken.fidelity is not None and taken.latency is not None
+    measured = {
+        **taken.fidelity.to_dict(),
+        "reference": source.name,
+        "pictures": what,
+        "latency_ms": taken.latency.to_dict(),
+        "threads": threads,
+    }
+    write_artifact(target, source.content, blobs[taken.precision], source.promise, built, measured)
+    return Summary(target, source.promise, built, why, rows, source.name, what, threads, _failures(taken))
+
+
+def _check_precision(precision: str, calibration: Sequence[Picture]) -> None:
+    if precision not in PRECISIONS:
+        raise EngineError(f"there is no precision {precision!r}; there are: {', '.join(PRECISIONS)}")
+    if precision == "int8" and not calibration:
+        raise EngineError("int8 needs pictures like those the model will see: give them with --calibration DIR")
+    if precision == "int8":
+        raise EngineError(f"int8 needs {_NO_INT8}; choose fp32, bf16, fp16 or auto")
+
+
+def _engine(name: str) -> Choice:
+    """The engine, which works here, and why it is this one."""
+    if name == AUTO:
+        return choose_engine()
+    if name not in ENGINES:
+        missing = f"the engine {name} is not there yet" if name == "trt" else f"there is no engine {name!r}"
+        raise EngineError(f"{missing}; there are: {', '.join((AUTO, *ENGINES))}")
+    get_engine(name).check()
+    return Choice(name, "as asked for")
+
+
+def _images(promise: Promise, pictures: Sequence[Picture]) -> tuple[Array, str]:
+    """What to compare on, float32 [N, 3, H, W], and what that is. Pictures that cannot be read are left out."""
+    if not pictures:
+        from cluinfer.export.verify import synthetic_images
+
+        return synthetic_images(NOISE, promise.size), f"{NOISE} images of smooth noise"
+    prepared: list[Array] = []
+    count = min(len(pictures), PICTURES)
+    for picture in (pictures[i * len(pictures) // count] for i in range(count)):
+        try:
+            prepared.append(prepare(picture, promise.size, promise.preprocess))
+        except PictureError as error:
+            warnings.warn(f"{error}; left out", CluinferWarning, stacklevel=3)
+            last = error
+    if not prepared:
+        raise PictureError(f"none of the {count} pictures can be read, the last: {last}") from last
+    of = f" of {len(pictures)}" if len(pictures) > len(prepared) else ""
+    return np.stack(prepared), f"{len(prepared)}{of} picture{'s' * (len(pictures) > 1)}"
+
+
+def _candidates(engine: str, precision: str) -> list[str]:
+    """The precisions to try, fp32 first."""
+    return [each for each in PRECISIONS if each in get_engine(engine).precisions] if precision == AUTO else [precision]
+
+
+def _compile(engine: str, graph: bytes, options: Options) -> tuple[bytes, Session]:
+    compiler = get_engine(engine)
+    blob = compiler.compile(graph, options)
+    return blob, compiler.load(blob, options)
+
+
+def _latencies(sessions: Mapping[str, Session], promise: Promise, batch: int) -> dict[str, Statistics]:
+    """Of one call each, in turns."""
+    feeds = {INPUT: np.zeros((batch, 3, *promise.size), np.float32)}
+    taken = take_turns({name: partial(session.run, feeds) for name, session in sessions.items()}, LATENCY)
+    return {name: statistics(each.seconds) for name, each in taken.items()}
+
+
+def _compare(session: Session, source: Source, images: Array) -> Fidelity:
+    from cluinfer.export.verify import measure
+
+    feeds = (images[start : start + BATCH] for start in range(0, len(images), BATCH))
+    return measure(lambda batch: session.run({INPUT: batch}), source.reference, feeds)
+
+
+def _choose(tried: Sequence[Tried]) -> tuple[tuple[Tried, ...], Tried]:
+    """The fastest that keeps what the model sees; fp32, the first, is taken whatever it keeps."""
+    rows = [tried[0], *(replace(each, reason=each.reason or "; ".join(_lost(each.fidelity))) for each in tried[1:])]
+    good = [each for each in rows if each.latency and not each.reason]
+    taken = min(good, key=lambda each: each.latency.median if each.latency else 0.0)
+    slower = f"slower than {taken.precision}"
+    return tuple(replace(each, reason=slower) if each in good and each is not taken else each for each in rows), taken
+
+
+def _lost(fidelity: Fidelity | None) -> list[str]:
+    """What a precision below fp32 does not keep."""
+    if fidelity is None or (fidelity.top1_same is None and not fidelity.maps):
+        return ["the graph gives neither logits nor maps to judge it by"]
+    lost = []
+    if fidelity.top1_same is not None and fidelity.top1_same < TOP1 * fidelity.images:
+        lost.append(f"the likeliest class is the same for only {fidelity.top1_same} of {fidelity.images}")
+    if not fidelity.overall.agreement >= AGREEMENT:
+        lost.append(f"only {percent(fidelity.overall.agreement)} of the points are in the same cluster")
+    return lost
+
+
+def _failures(taken: Tried) -> tuple[str, ...]:
+    """What is worse than it should be in what is written all the same."""
+    if taken.fidelity is None:
+        return ()
+    return tuple(taken.fidelity.failures() if taken.precision == "fp32" else _lost(taken.fidelity))
