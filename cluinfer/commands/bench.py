@@ -136,6 +136,6 @@ def _plot(measured: Bench, path: str) -> None:
         rate.append(Bar(label, each.images_per_second, images / held.p95, images / held.min))
     spread = "fastest run to 95 % of them"
     panels = [Panel("latency, median", "ms a call", spread, latency), Panel("throughput", "images/s", spread, rate)]
-    held = measured.conditions
-    threads = f", {count(held['threads'], 'thread')}" if held["threads"] else ""
-    draw_bars(path, panels, f"{held['machine'].get('cpu', '')}{threads}")
+    conditions = measured.conditions
+    threads = f", {count(conditions['threads'], 'thread')}" if conditions["threads"] else ""
+    draw_bars(path, panels, f"{conditions['machine'].get('cpu', '')}{threads}")
