@@ -217,7 +217,7 @@ def _named(paths: Sequence[str | Path]) -> dict[str, Path]:
         names = [str(path) for path in paths]
     named: dict[str, Path] = {}
     for name, path in zip(names, paths, strict=True):
-        again = 1 + sum(path == before for before in map(str, named.values()))
+        again = 1 + sum(Path(path) == before for before in named.values())
         named[name if name not in named else f"{name} ({again})"] = Path(path)
     return named
 

@@ -19,6 +19,8 @@ from itertools import pairwise
 
 import numpy as np
 
+from cluinfer.errors import CluinferError
+
 TURN = 4  # runs in a row, the first of them not counted
 STREAMS_TURN = 0.5  # seconds of a turn where several callers run at once: what is lost at its ends must not show
 
@@ -32,6 +34,12 @@ class Plan:
     warm_up: float = 1.0
     seconds: float = 10.0
     runs: int = 200
+
+    def __post_init__(self) -> None:
+        if self.runs < 1 or not self.seconds > 0:
+            raise CluinferError(
+                f"a measurement of {self.runs} runs and {self.seconds} s: wanted one run or more, and some time"
+            )
 
 
 @dataclass(frozen=True)
