@@ -111,7 +111,7 @@ class Prediction:
         """The softmax of the logits, float32 [classes]; None for a backbone."""
         if self.logits is None:
             return None
-        with np.errstate(invalid="ignore"):  # of logits that are not finite, NaN
+        with np.errstate(invalid="ignore", over="ignore"):  # of logits that are not finite, NaN
             powers = np.exp(self.logits - self.logits.max())
         return _locked(powers / powers.sum())
 

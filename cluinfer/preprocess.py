@@ -2,8 +2,8 @@
 
 Rules:
 - A picture is a path, a PIL image, or a uint8 array [height, width], [height, width, 1], 3 or 4. The same picture
-  gives the same bits in every form. So JPEGs are decoded in full: PIL's draft mode has libjpeg shrink them, which takes
-  a third of the time on a photograph of 12 megapixels, none off one of 500x400, and moves pixels by up to 9 levels.
+  gives the same bits in every form. So JPEGs are decoded in full: PIL's draft mode, in which libjpeg shrinks them, is
+  quicker on photographs of many megapixels (not on one of 500x400), but moves sharp pixels by up to 9 levels of 255.
 - What is transparent lies on white: what is stored below it is any colour. 16-bit grey keeps its high byte, as Pillow
   does with 16-bit colour. The EXIF orientation is applied, to files and PIL images; of an animation, the first frame
   counts; colour profiles are not looked at.
