@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from cluinfer.cluster_map import stretch
 from cluinfer.draw import heat_colors, palette
 from cluinfer.errors import NotShownError, ShapeError
 from cluinfer.graph import ClusterOutput, Promise
@@ -57,7 +58,7 @@ def contents(
         _picture(name, [run[i] for run in runs], [run[i] for run in arrays], promise)
         for i, (name, _) in enumerate(predictions)
     ]
-    known = set().union(*(each.keys() for run in arrays for each in run))
+    known = set().union(*arrays[0])
     largest = max(
         (int(ids.max()) for run in arrays for each in run for ids in each.values() if ids.dtype.kind in "iu"), default=0
     )
@@ -69,7 +70,6 @@ def contents(
         "palette": _base64(palette(min(largest + 1, COLORS)).tobytes()),
         "heat": {"plain": _base64(heat_colors(False).tobytes()), "signed": _base64(heat_colors(True).tobytes())},
         "views": views,
-        "first": 0,
         "comparison": _comparison(promise, pictures, arrays, engines) if against is not None else None,
         "pictures": pictures,
     }
@@ -116,11 +116,14 @@ def _layer(output: ClusterOutput) -> dict[str, str]:
 
 def _arrays(prediction: Prediction, promise: Promise) -> dict[str, Array]:
     """The arrays to show, by name; each of three dimensions."""
-    maps = {each.output: prediction.clusters[each.layer].ids for each in promise.maps}
     found: dict[str, Array] = {}
-    with suppress(NotShownError):  # a model without pools, or whose pools are not shown
-        found[SEGMENTS] = prediction.segments()[None]
-    found |= maps
+    for pool in [each for each in promise.maps if each.pool][:1]:
+        with suppress(NotShownError):  # not every pool is shown
+            # In the size of the first pool's map, which they are composed in: no more is known, and less is drawn
+            found[SEGMENTS] = stretch(prediction.segments(), pool.size)[None]
+    found |= {
+        each.output: prediction.clusters[each.layer].ids for each in promise.maps if each.layer in prediction.clusters
+    }
     if prediction.evidence is not None:
         found[EVIDENCE] = prediction.evidence
     if prediction.attention is not None:
@@ -182,7 +185,7 @@ def _classes(runs: Sequence[Prediction], promise: Promise) -> list[dict[str, Any
         return []
     found = dict.fromkeys(score.index for each in runs for score in each.top(CLASSES))
     rows = [
-        {"index": index, "name": _name(index, promise), "probabilities": [_finite(share[index]) for share in shares]}
+        {"index": index, "name": _name(index, promise), "probabilities": [_share(index, share) for share in shares]}
         for index in found
     ]
     return sorted(rows, key=lambda row: -(row["probabilities"][0] or 0))
@@ -244,9 +247,9 @@ def _data_url(picture: Image.Image) -> str:
     return f"data:image/jpeg;base64,{_base64(file.getvalue())}"
 
 
-def _finite(number: float) -> float | None:
-    """For JSON, which has no NaN."""
-    return float(number) if math.isfinite(number) else None
+def _share(index: int, shares: Array) -> float | None:
+    """A class's probability, if it is one: JSON has no NaN, and another model may have fewer classes."""
+    return float(shares[index]) if index < len(shares) and math.isfinite(shares[index]) else None
 
 
 def _base64(content: bytes) -> str:

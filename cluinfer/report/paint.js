@@ -13,11 +13,18 @@ function canvasOf(width, height) {
 function cells(map, paint) {
   const canvas = canvasOf(map.columns, map.rows);
   const image = new ImageData(map.columns, map.rows);
+  const whole = new Uint32Array(image.data.buffer); // a pixel at once, in whatever order this machine has its bytes
+  const one = new Uint8ClampedArray(4);
   const known = new Map();
   map.values.forEach((id, i) => {
-    if (!known.has(id)) known.set(id, paint(id));
-    const [red, green, blue, opacity] = known.get(id);
-    image.data.set([red, green, blue, Math.round(255 * opacity)], 4 * i);
+    let color = known.get(id);
+    if (color === undefined) {
+      const [red, green, blue, opacity] = paint(id);
+      one.set([red, green, blue, 255 * opacity]);
+      [color] = new Uint32Array(one.buffer);
+      known.set(id, color);
+    }
+    whole[i] = color;
   });
   canvas.getContext("2d").putImageData(image, 0, 0);
   return canvas;
@@ -36,27 +43,32 @@ function greyOf(picture) {
   return canvas;
 }
 
-// The lines between cells that `differ` tells apart, in units of cells; outside the map is `undefined`.
-function lines(map, differ, frame = false) {
+// The lines between cells that `differ` tells apart, in units of cells. With `frame`, the map's border counts too:
+// outside of it, ids are `undefined`.
+function lines({ rows, columns, values }, differ, frame = false) {
   const path = new Path2D();
-  const value = (row, column) =>
-    row < 0 || column < 0 || row >= map.rows || column >= map.columns ? undefined : map.values[row * map.columns + column];
-  const trace = (across, along, pair, line) => {
+  const trace = (across, along, stride, step, line) => {
     for (let a = frame ? 0 : 1; a < across + (frame ? 1 : 0); a++) {
-      for (let b = 0; b < along; b++) {
-        const start = b;
-        while (b < along && differ(...pair(a, b))) b++;
-        if (b > start) line(a, start, b);
+      let start = -1;
+      for (let b = 0; b <= along; b++) {
+        const before = a > 0 ? values[(a - 1) * stride + b * step] : undefined;
+        const after = a < across ? values[a * stride + b * step] : undefined;
+        const parted = b < along && differ(before, after);
+        if (parted && start < 0) start = b;
+        if (!parted && start >= 0) {
+          line(a, start, b);
+          start = -1;
+        }
       }
     }
   };
-  trace(map.rows, map.columns, (a, b) => [value(a - 1, b), value(a, b)], (a, from, to) => {
-    path.moveTo(from, a);
-    path.lineTo(to, a);
+  trace(rows, columns, columns, 1, (row, from, to) => {
+    path.moveTo(from, row);
+    path.lineTo(to, row);
   });
-  trace(map.columns, map.rows, (a, b) => [value(b, a - 1), value(b, a)], (a, from, to) => {
-    path.moveTo(a, from);
-    path.lineTo(a, to);
+  trace(columns, rows, 1, columns, (column, from, to) => {
+    path.moveTo(column, from);
+    path.lineTo(column, to);
   });
   return path;
 }
@@ -112,7 +124,8 @@ function paint(panel, { opacity, lit }) {
     context.globalAlpha = 1;
   }
   const hiding = (id) => (panel.strength ? opacity ** (3 - 2.6 * panel.strength(id)) : opacity);
-  const veiled = (id) => (id === lit ? [0, 0, 0, 0] : [...VEIL.map((dark, i) => dark + 0.22 * panel.color(id)[i]), 0.8]);
+  const dark = (id) => [...VEIL.map((light, i) => light + 0.22 * panel.color(id)[i]), 0.8];
+  const veiled = (id) => (id === lit ? [0, 0, 0, 0] : dark(id));
   context.imageSmoothingEnabled = Boolean(panel.smooth);
   context.imageSmoothingQuality = "low"; // linear: in its middle, a cell has its own colour
   context.drawImage(cells(map, dims ? veiled : (id) => [...panel.color(id), hiding(id)]), 0, 0, width, height);
@@ -122,7 +135,8 @@ function paint(panel, { opacity, lit }) {
     stroke(panel.borders, `rgb(255 255 255 / ${dims ? 0.16 : Math.min(0.9, 4 * opacity)})`, 1);
   }
   if (panel.changed) {
-    panel.moved ??= cells({ ...map, values: map.values.map((id, i) => (id === panel.changed.values[i] ? 0 : 1)) }, (moved) => [0, 0, 0, moved]);
+    const moved = map.values.map((id, i) => Number(id !== panel.changed.values[i]));
+    panel.moved ??= cells({ ...map, values: moved }, (there) => [0, 0, 0, there]);
     const marked = canvasOf(width, height);
     const brush = marked.getContext("2d");
     brush.imageSmoothingEnabled = false;

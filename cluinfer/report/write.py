@@ -20,7 +20,7 @@ from cluinfer.graph import Promise
 from cluinfer.prediction import Prediction
 from cluinfer.report.contents import contents
 
-_SCRIPTS = ("data.js", "paint.js", "page.js")
+_SCRIPTS = ("data.js", "paint.js", "state.js", "panels.js", "facts.js", "page.js")
 
 
 def write_report(

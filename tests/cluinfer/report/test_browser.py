@@ -1,96 +1,31 @@
-"""The report in a real browser: clicked through, and its pixels held against the maps."""
+"""The report in a real browser: what is chosen and pointed at, and its pixels held against the maps."""
 
 from __future__ import annotations
 
-import http.server
 import re
-import threading
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import chromium
 import numpy as np
-import pytest
 from chromium import Page
-from numpy.typing import NDArray
-from report_cases import (
-    BACKBONE,
-    BARE,
-    ICASC,
-    NAMES,
-    PROMISE,
-    STAGE1,
-    picture,
-    prediction,
-    requantised,
-)
+from report_cases import ICASC, PROMISE, STAGE1, picture, prediction, requantised
+from report_page import Array, choose, lit, pixels, point_at, show, text
 
 from cluinfer.draw import heat_colors, palette
-from cluinfer.report import write_report
+from cluinfer.prediction import Prediction
 
-pytestmark = pytest.mark.skipif(bool(chromium.MISSING), reason=chromium.MISSING)
-CANVAS = "#panels figure:nth-of-type({}) canvas"
 TIMES, MINUS = "\N{MULTIPLICATION SIGN}", "\N{MINUS SIGN}"
-Array = NDArray[Any]
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Page]:
-    with chromium.chromium() as page:
-        yield page
+def segments(made: Prediction) -> Array:
+    """The tokens of points of the first pool's map, which are all that there is to know of pixels."""
+    return made.segments()[2::4, 2::4]
 
 
-@pytest.fixture
-def page(browser: Page) -> Iterator[Page]:
-    """A desktop window; whatever a test does in it, the page must not complain nor ask for anything."""
-    browser.look(1280, 900)
-    yield browser
-    assert browser.complaints() == []
-    assert [url for url in browser.requests() if not url.startswith("file:")] == []
-
-
-def show(page: Page, folder: Path, *arguments: Any, **options: Any) -> None:
-    write_report(folder / "report.html", *arguments, **options)
-    page.open(folder / "report.html")
-    page.wait("document.querySelector('#panels canvas')?.width > 300")
-    page.settle()
-
-
-def choose(page: Page, field: str, number: int) -> None:
-    page.click(f"#{field} .choice:nth-of-type({number + 1})")
-
-
-def text(page: Page, selector: str) -> str:
-    return " ".join(page.run("return document.querySelector(args[0]).innerText", selector).split())
-
-
-def pixels(page: Page, rows: int, columns: int, panel: int = 1) -> Array:
-    """The colour in the middle of each cell of a panel, [rows, columns, 3]."""
-    script = """
-        const [selector, rows, columns] = args, shown = document.querySelector(selector);
-        const copy = Object.assign(document.createElement("canvas"), { width: shown.width, height: shown.height });
-        const context = copy.getContext("2d", { willReadFrequently: true }), found = [];
-        context.drawImage(shown, 0, 0);
-        for (let row = 0; row < rows; row++) {
-          for (let column = 0; column < columns; column++) {
-            const y = Math.floor((row + 0.5) * copy.height / rows);
-            const x = Math.floor((column + 0.5) * copy.width / columns);
-            found.push(...context.getImageData(x, y, 1, 1).data.slice(0, 3));
-          }
-        }
-        return found;
-    """
-    return np.array(page.run(script, CANVAS.format(panel), rows, columns)).reshape(rows, columns, 3)
-
-
-def lit(page: Page, rows: int, columns: int, panel: int = 1) -> Array:
-    """Which cells show the picture as it is; the others are dimmed."""
-    return pixels(page, rows, columns, panel).min(-1) > 140
-
-
-def point_at(page: Page, ids: Array, row: int, column: int, click: bool = False) -> None:
-    page.move(CANVAS.format(1), (column + 0.5) / ids.shape[1], (row + 0.5) / ids.shape[0], click)
+def _signed(value: float) -> str:
+    """As JavaScript's toPrecision(3) writes it, with a proper minus."""
+    magnitude = abs(value)
+    digits = 2 - int(np.floor(np.log10(magnitude)))
+    return f"{MINUS if value < 0 else '+'}{magnitude:.{max(0, digits)}f}"
 
 
 def test_pointing_lights_up_the_cluster_and_says_its_size(page: Page, tmp_path: Path) -> None:
@@ -115,7 +50,7 @@ def test_every_map_can_be_chosen(page: Page, tmp_path: Path) -> None:
     made = prediction()
     show(page, tmp_path, [("a.png", made)], PROMISE)
     maps = {
-        (0, 0): made.segments()[None],
+        (0, 0): segments(made)[None],
         (1, 0): made.clusters["stage1"].ids,
         (1, 1): made.clusters["pool1"].ids,
         (2, 0): made.clusters["stage2"].ids,
@@ -215,13 +150,12 @@ def test_evidence_is_that_of_the_chosen_class(page: Page, tmp_path: Path) -> Non
 
         choose(page, "views", 3)
         assert f"sum {_signed(float(shares.sum()))}" in text(page, "#panels figcaption")
-        segments = made.segments()
-        point_at(page, segments, 20, 30)
-        token = segments[20, 30]
+        point_at(page, segments(made), 5, 7)
+        token = segments(made)[5, 7]
         told = text(page, "#detail")
-        assert told.startswith(f"Token {token} row {token // 8}, column {token % 8} Pixels ")
+        assert told.startswith(f"Token {token} row {token // 8}, column {token % 8} Points ")
         assert f"Evidence for {name} {_signed(shares.ravel()[token])}" in told
-        np.testing.assert_array_equal(lit(page, *segments.shape), segments == token)
+        np.testing.assert_array_equal(lit(page, 12, 16), segments(made) == token)
     strongest = [int(button) for button in re.findall(r"^\d+", text(page, "#ranking"))]
     shown = np.unique(made.segments())
     assert strongest == [shown[np.abs(made.evidence[1].ravel()[shown]).argmax()]]
@@ -232,11 +166,10 @@ def test_evidence_spread_over_pixels_is_marked_as_about(page: Page, tmp_path: Pa
     assert made.evidence is not None
     show(page, tmp_path, [("a.png", made)], PROMISE)
     choose(page, "views", 1)
-    ids, segments = made.clusters["stage1"].ids[0], made.segments()
+    ids, token = made.clusters["stage1"].ids[0], segments(made)
     point_at(page, ids, 4, 4)
-    within = made.clusters["stage1"].upsample(segments.shape)[0] == ids[4, 4]
-    pixels_of = np.bincount(segments.ravel(), minlength=48)
-    expected = float((made.evidence[0].ravel()[segments] / pixels_of[segments])[within].sum())
+    points = np.bincount(token.ravel(), minlength=48)
+    expected = float((made.evidence[0].ravel()[token] / points[token])[ids == ids[4, 4]].sum())
     assert f"≈ {_signed(expected)}" in text(page, "#detail")
 
 
@@ -306,126 +239,6 @@ def test_pictures_can_be_gone_through(page: Page, tmp_path: Path) -> None:
         assert text(page, "#top li:first-child .label") == " ".join(made[i].top(1)[0].name.split())
 
 
-def test_html_in_names_is_text(page: Page, tmp_path: Path) -> None:
-    name = "<img src=x onerror=alert(1)></script><script>document.title='broken'</script>.png"
-    show(page, tmp_path, [(name, prediction()), ("b.png", prediction())], PROMISE)
-    choose(page, "views", 3)
-    assert text(page, "h1") == "clue_<i>test</i>"
-    assert page.run("return document.title") == "clue_<i>test</i>"
-    assert text(page, "#name").startswith(name)
-    labels = page.run("return [...document.querySelectorAll('#top .label')].map((each) => each.textContent)")
-    assert sorted(labels) == sorted(NAMES)
-    assert page.run("return document.querySelectorAll('#main b, #main script, #main img[onerror], h1 i').length") == 0
-
-
-def test_nothing_can_leave_the_page(browser: Page, tmp_path: Path) -> None:
-    """Even a script that got in could not connect: the policy stops it."""
-    asked: list[str] = []
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            asked.append(self.path)
-
-    with http.server.HTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        show(browser, tmp_path, [("a.png", prediction())], PROMISE)
-        outside = f"http://127.0.0.1:{server.server_port}"
-        refused = browser.run(
-            "const image = new Image(); const lost = new Promise((go) => { image.onerror = () => go('image'); });"
-            "image.src = `${args[0]}/image`; return [await lost, await fetch(`${args[0]}/fetch`).catch(() => 'fetch')]",
-            outside,
-        )
-        server.shutdown()
-    assert (refused, asked) == (["image", "fetch"], [])
-    assert all("Content Security Policy" in said or "refused" in said for said in browser.complaints())
-
-
-def test_what_is_missing_is_said(page: Page, tmp_path: Path) -> None:
-    write_report(tmp_path / "none.html", [], PROMISE)
-    page.open(tmp_path / "none.html")
-    assert text(page, "#empty") == "No pictures were given, so there is nothing to show."
-    assert page.run("return document.querySelector('#main').hidden") is True
-
-    show(page, tmp_path, [("a.png", prediction(BARE))], BARE)
-    assert "--maps stages" in text(page, "#explained")
-    np.testing.assert_array_equal(pixels(page, 48, 64), np.asarray(picture()))
-    assert page.run("return document.querySelector('#cluster').hidden") is True
-
-    show(page, tmp_path, [("a.png", prediction(BACKBONE))], BACKBONE)
-    assert text(page, "#classes") == "Classes This model is a backbone: it gives features, not classes."
-    choose(page, "views", 1)
-    ids = prediction(BACKBONE).clusters["stage1"].ids[0]
-    point_at(page, ids, 0, 0)
-    assert "Evidence" not in text(page, "#detail")
-
-    show(page, tmp_path, [("tensor 0", prediction(shown=False))], PROMISE)
-    assert "The engine was given a tensor" in text(page, "#explained")
-
-
-def test_light_and_dark(page: Page, tmp_path: Path) -> None:
-    show(page, tmp_path, [("a.png", prediction())], PROMISE)
-
-    def background() -> int:
-        color = page.run("return getComputedStyle(document.body).backgroundColor")
-        return sum(map(int, re.findall(r"\d+", color)))
-
-    assert (background() > 700, text(page, "#theme")) == (True, "Dark")
-    page.click("#theme")
-    assert (background() < 100, text(page, "#theme")) == (True, "Light")
-    page.click("#theme")
-    assert background() > 700
-    page.look(1280, 900, dark=True)
-    page.open(tmp_path / "report.html")
-    page.wait("document.querySelector('#theme').textContent === 'Light'")
-    assert background() < 100
-
-
-@pytest.mark.parametrize("dark", [False, True])
-def test_text_stands_out_from_its_background(page: Page, tmp_path: Path, dark: bool) -> None:
-    """By WCAG 2's measure: 4.5 for text, 3 for what marks the focus."""
-    page.look(1280, 900, dark)
-    show(page, tmp_path, [("a.png", prediction())], PROMISE, [("a.png", requantised())])
-    colors = page.run(
-        "const style = getComputedStyle(document.documentElement), names = args;"
-        "return names.map((name) => style.getPropertyValue(`--${name}`).trim())",
-        *("ink", "quiet", "accent", "ground", "card", "fill", "accent-soft", "focus"),
-    )
-
-    def light(color: str) -> float:
-        share = np.array([int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)])
-        linear = np.where(share <= 0.04045, share / 12.92, ((share + 0.055) / 1.055) ** 2.4)
-        return float(linear @ [0.2126, 0.7152, 0.0722]) + 0.05
-
-    ink, quiet, accent, ground, card, fill, soft, focus = map(light, colors)
-
-    def contrast(a: float, b: float) -> float:
-        return max(a, b) / min(a, b)
-
-    assert min(contrast(text, behind) for text in (ink, quiet, accent) for behind in (ground, card)) > 4.5
-    assert min(contrast(ink, behind) for behind in (fill, soft)) > 4.5
-    assert min(contrast(focus, behind) for behind in (ground, card)) > 3
-
-
-def test_on_a_phone_everything_is_in_one_column(page: Page, tmp_path: Path) -> None:
-    page.look(390, 844)
-    many = [(f"{'long-name-' * 9}{i}.png", prediction(seed=i)) for i in range(12)]
-    show(page, tmp_path, many, PROMISE)
-    choose(page, "views", 1)
-    wide, boxes = page.run(
-        "const boxes = ['.look', '.facts', '#panels canvas'].map((each) => document.querySelector(each));"
-        "const sides = boxes.map((box) => box.getBoundingClientRect()).map((b) => [b.left, b.right, b.top, b.bottom]);"
-        "return [document.documentElement.scrollWidth, sides]"
-    )
-    look, facts, canvas = boxes
-    assert wide == 390
-    assert look[3] <= facts[2]
-    assert (canvas[1] - canvas[0]) > 340
-    assert all(left >= 0 and right <= 390 for left, right, _, _ in boxes)
-    ids = many[0][1].clusters["stage1"].ids[0]
-    point_at(page, ids, 3, 12, click=True)
-    np.testing.assert_array_equal(lit(page, *ids.shape), ids == ids[3, 12])
-
-
 def test_ids_beyond_the_palette_and_many_clusters(page: Page, tmp_path: Path) -> None:
     ids = np.arange(192, dtype=np.int32).reshape(1, 12, 16).repeat(2, 0)[None] * 10
     promise_ids = {STAGE1.output: ids}
@@ -437,10 +250,3 @@ def test_ids_beyond_the_palette_and_many_clusters(page: Page, tmp_path: Path) ->
     assert len(text(page, "#ranking").split("%")) == 8 + 1
     page.click("#more")
     assert len(text(page, "#ranking").split("%")) == 192 + 1
-
-
-def _signed(value: float) -> str:
-    """As JavaScript's toPrecision(3) writes it, with a proper minus."""
-    magnitude = abs(value)
-    digits = 2 - int(np.floor(np.log10(magnitude)))
-    return f"{MINUS if value < 0 else '+'}{magnitude:.{max(0, digits)}f}"
