@@ -119,7 +119,7 @@ def cases(isa: int, threads: int) -> Iterator[tuple[str, float, int, Callable[[]
             agg, index = np.empty_like(centres), np.empty((heads, side * side), np.int32)
             weight, m = np.empty(index.shape, np.float32), ctypes.c_int64(grid * grid)
             two = ctypes.c_float(2.0)
-            ours = direct("aggregate", isa, threads, shape, native._map(f), native._map(v), two, agg, agg.copy())
+            ours = direct("aggregate", isa, threads, shape, native._map(f), native._map(v), two, None, agg, agg.copy())
             yield f"{arch} aggregate {stage}", 2 * flop, blocks, ours, theirs
             one, zero, yes = ctypes.c_float(1.0), ctypes.c_float(0.0), ctypes.c_int32(1)
             ours = direct("assign", isa, threads, shape, native._map(f), centres, m, one, zero, yes, index, weight)

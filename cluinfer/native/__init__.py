@@ -25,7 +25,7 @@ from cluinfer.ops import reference
 
 Array = NDArray[Any]
 OVERRIDE = "CLUINFER_KERNELS"  # the path of a library to use instead of the installed one
-ABI = 1
+ABI = 2
 _NAMES = {"win32": "cluinfer_kernels.dll", "darwin": "libcluinfer_kernels.dylib"}
 _ERRORS = {1: "these sizes do not fit together", 2: "this CPU has no such instruction set", 3: "out of memory"}
 
@@ -59,6 +59,13 @@ class _Shape(ctypes.Structure):
     )
 
 
+class _Gates(ctypes.Structure):
+    _fields_ = (
+        ("hidden", ctypes.c_int64),
+        *((name, ctypes.c_void_p) for name in ("first", "bias", "second", "shift")),
+    )
+
+
 @dataclass(frozen=True)
 class Layout:
     """How a map is clustered: heads, centres along each side of a region, regions along each side."""
@@ -66,6 +73,16 @@ class Layout:
     heads: int = 1
     grid: tuple[int, int] = (1, 1)
     fold: tuple[int, int] = (1, 1)
+
+
+@dataclass(frozen=True)
+class Gates:
+    """CLUENet's gates: first [E,hidden,2d], bias [E,hidden], second [E,hidden], shift [E]."""
+
+    first: Array
+    bias: Array
+    second: Array
+    shift: Array
 
 
 def available() -> bool:
@@ -179,17 +196,44 @@ def cluster_pool(
 
 
 def cluster_aggregate(
-    keys: Array, values: Array, layout: Layout, *, scale: float, isa: int = -1, threads: int = 1
+    keys: Array,
+    values: Array,
+    layout: Layout,
+    *,
+    scale: float,
+    gates: Gates | None = None,
+    isa: int = -1,
+    threads: int = 1,
 ) -> tuple[Array, Array]:
-    """CLUENet's soft aggregation: two maps [B,E*d,H,W] -> aggregated and pooled values, both [G,d,M]."""
+    """CLUENet's soft aggregation: two maps [B,E*d,H,W] -> aggregated and pooled values, both [G,d,M].
+
+    With gates, the first is the mixture of the two, and the second is empty.
+    """
     if keys.shape != values.shape:
         raise ShapeError(f"keys and values must have one shape, got {keys.shape} and {values.shape}")
     shape = _map_shape(keys, layout)
     groups = keys.shape[0] * layout.heads * layout.fold[0] * layout.fold[1]
     aggregated = np.empty((groups, shape.channels, layout.grid[0] * layout.grid[1]), np.float32)
-    features = np.empty(aggregated.shape, np.float32)
-    _call("aggregate", isa, threads, shape, _map(keys), _map(values), _f(scale), aggregated, features)
+    features = np.empty(aggregated.shape if gates is None else 0, np.float32)
+    packed = None if gates is None else _gates(gates, layout.heads, shape.channels)
+    own = None if gates is not None else features
+    _call("aggregate", isa, threads, shape, _map(keys), _map(values), _f(scale), packed, aggregated, own)
     return aggregated, features
+
+
+def norm(
+    rows: Array, other: Array | None = None, *, epsilon: float, isa: int = -1, threads: int = 1
+) -> tuple[Array, Array]:
+    """Rows [count,channels] plus `other`, and that sum less its mean, over the root of its variance + epsilon."""
+    if rows.ndim != 2 or not rows.shape[1] or (other is not None and other.shape != rows.shape):
+        shapes = [list(array.shape) for array in (rows, other) if array is not None]
+        raise ShapeError(f"norm: wanted rows [count, channels], alike if two are given, got {shapes}")
+    rows = _float32(rows)
+    other = None if other is None else _float32(other)
+    added, out = rows if other is None else np.empty_like(rows), np.empty_like(rows)
+    count, channels = (ctypes.c_int64(side) for side in rows.shape)
+    _call("norm", isa, threads, rows, other, count, channels, _f(epsilon), None if other is None else added, out)
+    return added, out
 
 
 @lru_cache(maxsize=1)
@@ -245,6 +289,18 @@ def _map(array: Array) -> _Map:
     if array.dtype != np.float32 or any(stride < 0 or stride % 4 for stride in array.strides):
         raise ShapeError(f"a map must be float32 with whole, positive strides, got {array.dtype}, {array.strides}")
     return _Map(array.ctypes.data, *(stride // 4 for stride in array.strides))
+
+
+def _gates(gates: Gates, heads: int, channels: int) -> _Gates:
+    hidden = gates.first.shape[1] if gates.first.ndim == 3 else 0
+    wanted = ((heads, hidden, 2 * channels), (heads, hidden), (heads, hidden), (heads,))
+    arrays = [gates.first, gates.bias, gates.second, gates.shift]
+    if [array.shape for array in arrays] != list(wanted):
+        raise ShapeError(f"gates must be of shapes {list(wanted)}, got {[array.shape for array in arrays]}")
+    arrays = [_float32(array) for array in arrays]
+    made = _Gates(hidden, *(array.ctypes.data for array in arrays))
+    made.arrays = arrays  # kept as long as the structure that points to them
+    return made
 
 
 def _empty(shape: tuple[int, ...], channels_last: bool) -> Array:

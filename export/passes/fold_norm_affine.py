@@ -1,7 +1,7 @@
 """Fold a per-channel scale or shift into the convolutions and the head that read it.
 
     Mul, Add              a constant [C, 1, 1] on a map [B, C, ...]: gone
-    LayerNormalization    on the last axis: scale 1 and no bias left
+    LayerNormalization    on the last axis: scale 1 and no bias left; a bias of zeros goes in any case
     InstanceNormalization scale 1 and bias 0 left
 
 Exact where each reader, perhaps after a Transpose or a mean over positions, is a Conv or a Gemm with a weight of its
@@ -46,6 +46,7 @@ def run(model: ir.Model) -> int:
     for node in reversed(list(model.graph)):
         affine = _affine(node)
         if affine is None:
+            changes += _drop_zero_bias(node)
             continue
         readers = _readers(node.outputs[0], affine.axis, bool(affine.shift.any()))
         if readers and all(_weight_fits(reader, len(affine.scale)) for reader in readers):
@@ -81,6 +82,17 @@ def _affine(node: ir.Node) -> Affine | None:
             return None
     plain = (scale == 1).all() and not shift.any()
     return None if plain else Affine(scale, shift, axis)
+
+
+def _drop_zero_bias(node: ir.Node) -> int:
+    """Of a LayerNormalization, where it costs a pass over the map; the other norms must have one."""
+    if not is_op(node, "LayerNormalization") or len(node.inputs) < 3:
+        return 0
+    bias = floats(node.inputs[2])
+    if bias is None or bias.any():
+        return 0
+    node.resize_inputs(2)
+    return 1
 
 
 def _strip(node: ir.Node) -> None:

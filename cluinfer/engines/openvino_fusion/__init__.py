@@ -7,6 +7,7 @@ from typing import Any
 
 from cluinfer.engines.openvino_fusion.aggregation import fuse_aggregation
 from cluinfer.engines.openvino_fusion.edit import Editor
+from cluinfer.engines.openvino_fusion.gate import fuse_gate
 from cluinfer.engines.openvino_fusion.maps import assign_from_map
 from cluinfer.engines.openvino_fusion.mixers import fuse_mixer
 from cluinfer.engines.openvino_fusion.norms import drop_ones, norm_in_place
@@ -27,9 +28,11 @@ def fuse(model: Any, library: str) -> Counter[str]:
                 made[fusion(node, editor)] += 1
     del made[""]
     for kind, change, name in (
+        ("ClusterAggregate", fuse_gate, "gates"),
         ("Multiply", drop_ones, "ones dropped"),
         ("MVN", norm_in_place, "norms in place"),
     ):
-        made[name] = sum(change(node) for node in list(model.get_ordered_ops()) if node.get_type_name() == kind)
+        nodes = [node for node in model.get_ordered_ops() if node.get_type_name() == kind]
+        made[name] = sum(change(node, editor) for node in nodes)
     model.validate_nodes_and_infer_types()
     return made

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from cluinfer.engines.openvino_fusion.layout import Pair, to_points
-from cluinfer.engines.openvino_fusion.replay import BATCH, Array, Replay, key, map_shape
+from cluinfer.engines.openvino_fusion.replay import BATCH, Array, Replay, constant, key, map_shape
 
 TO_LAST, TO_FIRST = [0, 2, 3, 1], [0, 3, 1, 2]
 _MOVES = frozenset({"Reshape", "Transpose"})
@@ -32,6 +32,10 @@ class Editor:
         """A map [B,C,H,W] as [B,H,W,C]; one view for all its readers. Convolutions keep maps so: nothing is moved."""
         from openvino import opset13
 
+        node = source.get_node()
+        order = constant(node.input_value(1)) if node.get_type_name() == "Transpose" else None
+        if order is not None and list(order) == TO_FIRST:
+            return node.input_value(0)
         if key(source) not in self._last:
             self._last[key(source)] = opset13.transpose(source, np.array(TO_LAST, np.int64)).output(0)
         return self._last[key(source)]
@@ -42,6 +46,13 @@ class Editor:
         from openvino import opset13
 
         return opset13.transpose(made, np.array(TO_FIRST, np.int64)).output(0)
+
+    @staticmethod
+    def constant(value: Array) -> Any:
+        """A constant of this value."""
+        from openvino import opset13
+
+        return opset13.constant(value).output(0)
 
     @staticmethod
     def reshape(value: Any, sizes: list[int]) -> Any:

@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from cluinfer.engines.openvino_fusion.edit import TO_LAST, replace
-from cluinfer.engines.openvino_fusion.replay import constant
+from cluinfer.engines.openvino_fusion.edit import TO_LAST, Editor, replace
+from cluinfer.engines.openvino_fusion.replay import constant, map_shape
 
 
-def drop_ones(product: Any) -> bool:
+def drop_ones(product: Any, editor: Editor) -> bool:
     """ONNX's LayerNormalization must have a scale, one number a point; one of ones costs a pass over the map."""
     for place in (0, 1):
         ones, value = constant(product.input_value(place)), product.input_value(1 - place)
@@ -22,14 +22,11 @@ def drop_ones(product: Any) -> bool:
     return False
 
 
-def norm_in_place(norm: Any) -> bool:
-    """A norm over the channels of a map, between two transposes, as means over axis 1 without them.
+def norm_in_place(norm: Any, editor: Editor) -> bool:
+    """A norm over the channels of a map, between two transposes, by the native operator, which needs none of them.
 
-    OpenVINO 2026.4 norms the last axis of four by copying the map twice, there and back from channels-last. The means
-    run on channels-last as it is.
+    Where the map is the sum of two, the operator adds them as well.
     """
-    from openvino import opset13 as ov
-
     source, given = norm.input_value(0).get_node(), norm.get_attributes()
     if source.get_type_name() != "Transpose" or not _is_last(norm.input_value(1)):
         return False
@@ -38,13 +35,23 @@ def norm_in_place(norm: Any) -> bool:
         return False
     if not str(given["eps_mode"]).upper().endswith("INSIDE_SQRT"):
         return False
-    axis, eps = np.array([1], np.int64), ov.constant(np.float32(given["eps"]))
-    x = source.input_value(0)
-    centred = ov.subtract(x, ov.reduce_mean(x, axis, True))
-    variance = ov.reduce_mean(ov.multiply(centred, centred), axis, True)
-    made = ov.divide(centred, ov.sqrt(ov.add(variance, eps)))
-    replace(norm.output(0), ov.transpose(made, np.array(TO_LAST, np.int64)).output(0))
+    whole = source.input_value(0)
+    terms = _terms(whole) or [whole]
+    made = editor.create("ClusterMapNorm", [editor.channels_last(x) for x in terms], epsilon=float(given["eps"]))
+    replace(norm.output(0), made.output(len(terms) - 1))
+    if len(terms) == 2:
+        replace(whole, editor.channels_first(made.output(0)))
     return True
+
+
+def _terms(whole: Any) -> list[Any]:
+    """The two maps that this one is the sum of, or nothing."""
+    node = whole.get_node()
+    if node.get_type_name() != "Add":
+        return []
+    terms = [port.get_source_output() for port in node.inputs()]
+    alike = all(map_shape(term) == map_shape(whole) is not None for term in terms)
+    return terms if alike and not any(constant(term) is not None for term in terms) else []
 
 
 def _is_last(axes: Any) -> bool:

@@ -73,6 +73,10 @@ class Replay:
     def __init__(self, start: Any, value: Array) -> None:
         self._values: dict[tuple[str, int], Array | None] = {key(start): value}
 
+    def give(self, output: Any, value: Array) -> None:
+        """The value of one more output."""
+        self._values[key(output)] = value
+
     def __call__(self, output: Any) -> Array | None:
         """The value of `output`, whose root must be the start."""
         at = key(output)
@@ -138,6 +142,12 @@ def _normalize(attributes: dict[str, Any], x: Array, axes: Array) -> list[Array]
     return [x / np.sqrt(np.maximum(squares, attributes["eps"]) if mode == "max" else squares + attributes["eps"])]
 
 
+def erf(x: Array) -> Array:
+    """The error function of each number; slow, for the few numbers of a replay."""
+    values: Array = np.vectorize(math.erf, otypes=[np.float64])(x)
+    return values
+
+
 _RULES: dict[str, Callable[..., list[Array]]] = {
     "Reshape": _reshape,
     "Transpose": lambda attributes, x, order: [x.transpose([int(axis) for axis in order])],
@@ -155,6 +165,10 @@ _RULES: dict[str, Callable[..., list[Array]]] = {
     "Divide": lambda attributes, x, y: [x / y],
     "Multiply": lambda attributes, x, y: [x * y],
     "Add": lambda attributes, x, y: [x + y],
+    "Subtract": lambda attributes, x, y: [x - y],
+    "Concat": lambda attributes, *parts: [np.concatenate(parts, attributes["axis"])],
+    "Erf": lambda attributes, x: [erf(x)],
+    "Sigmoid": lambda attributes, x: [1 / (1 + np.exp(-x))],
     "Convert": lambda attributes, x: [x],
     "Softmax": _softmax,
 }

@@ -161,11 +161,20 @@ int32_t cluinfer_cluster_pool(const cluinfer_run* run, const cluinfer_shape* s, 
 }
 
 int32_t cluinfer_aggregate(const cluinfer_run* run, const cluinfer_shape* s, const cluinfer_map* keys,
-                           const cluinfer_map* values, float scale, float* aggregated, float* features) {
+                           const cluinfer_map* values, float scale, const cluinfer_gates* gates, float* aggregated,
+                           float* features) {
     if (!sound_grid(*s, s->channels) || !std::isfinite(scale) || scale < 0) return CLUINFER_BAD_SIZE;
     for (const cluinfer_map* map : {keys, values})
         if (!fits(*map, *s, s->channels, s->rows, s->columns)) return CLUINFER_BAD_SIZE;
+    if (gates && (features || !fits({s->heads, gates->hidden, 2, s->channels + 1}))) return CLUINFER_BAD_SIZE;
     return guarded(run, [&](const Run& r) {
-        aggregate(r, shape_of(*s), map_of(*keys), map_of(*values), scale, aggregated, features);
+        const Gates all = gates ? Gates{gates->first, gates->bias, gates->second, gates->shift, gates->hidden} : Gates{};
+        aggregate(r, shape_of(*s), map_of(*keys), map_of(*values), scale, gates ? &all : nullptr, aggregated, features);
     });
+}
+
+int32_t cluinfer_norm(const cluinfer_run* run, const float* rows, const float* other, int64_t count, int64_t channels,
+                      float epsilon, float* sum, float* out) {
+    if (channels < 1 || !fits({count, channels}) || (other != nullptr) != (sum != nullptr)) return CLUINFER_BAD_SIZE;
+    return guarded(run, [&](const Run& r) { norm(r, rows, other, count, channels, epsilon, sum, out); });
 }

@@ -22,7 +22,7 @@ extern "C" {
 
 enum { CLUINFER_OK = 0, CLUINFER_BAD_SIZE = 1, CLUINFER_BAD_ISA = 2, CLUINFER_NO_MEMORY = 3, CLUINFER_FAILED = 4 };
 
-#define CLUINFER_ABI 1
+#define CLUINFER_ABI 2
 
 typedef void (*cluinfer_parallel_for)(void* context, size_t jobs, void (*job)(void*, size_t), void* argument);
 
@@ -73,10 +73,25 @@ CLUINFER_API int32_t cluinfer_cluster_pool(const cluinfer_run*, const cluinfer_s
                                            const cluinfer_map* values, int64_t value_channels,
                                            const cluinfer_map* out, int32_t* clusters);
 
+/* The gate of CLUENet's centres, a small network for each head:
+ * g = sigmoid(second . gelu(first . [gathered, own] + bias) + shift), and the centre is (1 - g) gathered + g own.
+ * first [heads, hidden, 2 * channels], bias and second [heads, hidden], shift [heads]. */
+typedef struct {
+    int64_t hidden;
+    const float *first, *bias, *second, *shift;
+} cluinfer_gates;
+
 /* CLUENet's soft aggregation with centres pooled from the keys: aggregated [G, channels, M]; the pooled values
- * go to `features` [G, channels, M] if not null. scale is finite and not negative. */
+ * go to `features` [G, channels, M] if not null. scale is finite and not negative. With gates, which may be null,
+ * aggregated holds the gated centres and `features` must be null. */
 CLUINFER_API int32_t cluinfer_aggregate(const cluinfer_run*, const cluinfer_shape*, const cluinfer_map* keys,
-                                        const cluinfer_map* values, float scale, float* aggregated, float* features);
+                                        const cluinfer_map* values, float scale, const cluinfer_gates*,
+                                        float* aggregated, float* features);
+
+/* Each of `count` rows of `channels` floats less its mean, over the root of its variance + epsilon. Where `other` is
+ * not null, it is added first, and `sum` receives the sum. */
+CLUINFER_API int32_t cluinfer_norm(const cluinfer_run*, const float* rows, const float* other, int64_t count,
+                                   int64_t channels, float epsilon, float* sum, float* out);
 
 #ifdef __cplusplus
 }

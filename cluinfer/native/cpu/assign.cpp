@@ -14,8 +14,8 @@ void assign(const Run& run, const Shape& shape, const Map& points, const float* 
         transpose_centres(centres + g * shape.channels * count, shape.channels, count, set.row(g, 0));
         set.pack(run.kernels, g);
     });
-    run.each(groups * parts, scratch, [&](std::int64_t i, float* space) {
-        const std::int64_t g = i / parts, first = i % parts * block_points;
+    run.each_block(shape, parts, scratch, [&](std::int64_t g, std::int64_t k, float* space) {
+        const std::int64_t first = k * block_points;
         run.kernels.assign(flat(region(points, shape, g)), first, std::min(block_points, size - first), set.of(g),
                            similarity, index + g * size + first, weight + g * size + first, space);
     });

@@ -15,8 +15,8 @@ void gather(const Run& run, const Shape& shape, const float* centres, std::int64
     run.each(groups, [&](std::int64_t g) {
         transpose_centres(centres + g * channels * count, channels, count, rows + g * count * stride);
     });
-    run.each(groups * parts, scratch, [&](std::int64_t i, float* space) {
-        const std::int64_t g = i / parts, first = i % parts * block_points;
+    run.each_block(shape, parts, scratch, [&](std::int64_t g, std::int64_t k, float* space) {
+        const std::int64_t first = k * block_points;
         run.kernels.gather(flat(region(out, shape, g)), first, std::min(block_points, size - first),
                            index + g * size + first, weight ? weight + g * size + first : nullptr,
                            rows + g * count * stride, count, space);

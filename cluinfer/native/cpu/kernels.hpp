@@ -47,6 +47,14 @@ constexpr std::int64_t scratch_floats(std::int64_t channels, std::int64_t centre
     return tile_points * (3 * padded(channels) + padded(centres) + 2 * row_unit) + (padded(centres) + 4) * row_unit;
 }
 
+// The gate that mixes two kinds of centres, for one head: sigmoid(second . gelu(first . [gathered, own] + bias) + shift).
+struct Gate {
+    const float *first, *bias;  // [hidden][2 * channels], [hidden]
+    const float* second;        // [hidden]
+    float shift;
+    std::int64_t hidden;
+};
+
 struct Kernels {
     const char* name;
     std::int64_t panel;  // centres in a panel
@@ -78,6 +86,14 @@ struct Kernels {
     // out = (base + sums) / (mass + 1) for padded rows.
     void (*settle)(const float* sums, const float* mass, const float* base, std::int64_t centres,
                    std::int64_t channels, float* out);
+    // out = (1 - g) * gathered + g * own, g the gate of each centre: both inputs are [channels][stride], gathered
+    // first, own behind it, stride a multiple of row_unit; out is [channels][centres].
+    void (*blend)(const float* both, std::int64_t stride, std::int64_t channels, std::int64_t centres, const Gate&,
+                  float* out);
+    // Rows of channels normalised to mean 0 and variance 1 over each row. Those of `other`, if given, are added first,
+    // and the sum is written too.
+    void (*norm)(const float* rows, const float* other, std::int64_t count, std::int64_t channels, float epsilon,
+                 float* sum, float* out);
     // The 8-bit copy of the centres for the screening variant; both null elsewhere.
     std::size_t (*coarse_bytes)(std::int64_t count, std::int64_t channels);
     void (*coarsen)(const Centres&, void* coarse);

@@ -1,6 +1,7 @@
 // The leaf kernels of one instruction set; see kernels.hpp for what each does.
 #pragma once
 
+#include "dense.hpp"
 #include "nearest.hpp"
 
 namespace {
@@ -182,11 +183,42 @@ inline void weigh(const float* similarity, float* const* rows, int64_t width, in
         }
 }
 
+#if defined(__AVX512F__)
+// The same for 24 channels, a width of many heads: a vector and a half, where two vectors would idle a quarter of the
+// time (measured on Zen 4, whose half vectors cost half: an aggregation takes a tenth less).
+template <int P>
+inline void weigh_24(const float* similarity, float* const* rows, int64_t width, float* sums, int64_t stride) {
+    __m512 total[P];
+    __m256 half[P];
+#pragma GCC unroll 8
+    for (int m = 0; m < P; ++m) total[m] = _mm512_setzero_ps(), half[m] = _mm256_setzero_ps();
+    for (int64_t p = 0; p < width; ++p) {
+        const __m512 x = _mm512_loadu_ps(rows[p]);
+        const __m256 y = _mm256_loadu_ps(rows[p] + lanes);
+#pragma GCC unroll 8
+        for (int m = 0; m < P; ++m) {
+            const __m512 s = _mm512_set1_ps(similarity[m * tile + p]);
+            total[m] = _mm512_fmadd_ps(x, s, total[m]);
+            half[m] = _mm256_fmadd_ps(y, _mm512_castps512_ps256(s), half[m]);
+        }
+    }
+#pragma GCC unroll 8
+    for (int m = 0; m < P; ++m) {
+        float* to = sums + m * stride;
+        _mm512_storeu_ps(to, _mm512_add_ps(_mm512_loadu_ps(to), total[m]));
+        _mm256_storeu_ps(to + lanes, _mm256_add_ps(_mm256_loadu_ps(to + lanes), half[m]));
+    }
+}
+#endif
+
 template <int P>
 inline void weigh_all(const float* similarity, float* const* rows, int64_t width, int64_t channels, float* sums) {
     const int64_t stride = padded(channels);
     constexpr int wide = lanes == 16 ? 2 : 3;
     int64_t c = 0;
+#if defined(__AVX512F__)
+    if (channels == 24) return weigh_24<P>(similarity, rows, width, sums, stride);
+#endif
     for (; channels - c > (wide - 1) * lanes; c += wide * lanes)
         weigh<P, wide>(similarity, rows, width, c, channels, sums, stride);
     for (; c < channels; c += lanes) weigh<P, 1>(similarity, rows, width, c, channels, sums, stride);

@@ -43,4 +43,21 @@ void pool_row(const Kernels& kernels, const Points& points, std::int64_t grid_ro
                         ((j + 1) * points.columns + grid_columns - 1) / grid_columns, out + j * stride);
 }
 
+void pool_plot(const Kernels& kernels, const Shape& shape, const Plot& plot, std::int64_t i, const Map& map,
+               float* rows, float* space) {
+    Points points = region(map, shape, plot.group(shape, plot.first_head));
+    points.channels *= plot.heads;
+    pool_row(kernels, points, shape.grid_rows, shape.grid_columns, i, space);
+    const std::int64_t wide = padded(points.channels), stride = padded(shape.channels);
+    std::int64_t channel = 0;
+    plot.each_group(shape, [&](std::int64_t g) {
+        for (std::int64_t j = 0; j < shape.grid_columns; ++j) {
+            float* row = rows + (g * shape.centres() + i * shape.grid_columns + j) * stride;
+            std::copy_n(space + j * wide + channel, shape.channels, row);
+            std::fill(row + shape.channels, row + stride, 0.0f);
+        }
+        channel += shape.channels;
+    });
+}
+
 }  // namespace cluinfer

@@ -43,12 +43,51 @@ inline Points region(const Map& map, const Shape& shape, std::int64_t g) {
     return region(map, shape, g, shape.channels, shape.rows, shape.columns);
 }
 
+// Some heads of one region of one picture. In a channels-last map the heads of a point share cache lines, so a large
+// map is walked by points, all heads of a few points before the next: by heads it would come through the cache once a
+// head. A small map fits the cache, and its heads can run side by side without a barrier.
+struct Plot {
+    std::int64_t batch, region, first_head, heads;
+
+    std::int64_t group(const Shape& shape, std::int64_t head) const {
+        return (batch * shape.heads + head) * shape.regions() + region;
+    }
+    template <class Body>
+    void each_group(const Shape& shape, Body&& body) const {
+        for (std::int64_t e = first_head; e < first_head + heads; ++e) body(group(shape, e));
+    }
+};
+
+// How the work on a whole map is cut: into plots that run by themselves, if these keep the threads busy or the map is
+// small, else into blocks of points, with barriers between the steps.
+struct Plan {
+    std::int64_t regions, plots, split;  // plots: pictures and regions; split: of each into heads
+    bool by_plot;
+
+    Plan(const Shape& shape, std::int64_t threads)
+        : regions(shape.regions()), plots(shape.batch * regions), split(1), by_plot(true) {
+        constexpr std::int64_t small_map = 128 * 1024, tiny_map = 12 * 1024;  // floats; measured on two threads
+        const std::int64_t floats = shape.points() * shape.heads * shape.channels;
+        if (threads == 1 || plots >= 2 * threads || floats * plots <= tiny_map) return;
+        by_plot = floats <= small_map;
+        if (by_plot) split = shape.heads;
+    }
+    std::int64_t count() const { return plots * split; }
+    Plot plot(const Shape& shape, std::int64_t i) const {
+        return {i / split / regions, i / split % regions, i % split, shape.heads / split};
+    }
+};
+
 // The same points as one row, where the strides allow it.
 inline Points flat(Points points) {
     if (points.row == points.columns * points.column || points.rows == 1)
         return {points.data, points.channel, points.row, points.column, 1, points.count(), points.channels};
     return points;
 }
+
+// Row i of the grid for all heads of the plot at once, then to each head's own rows [group][centre][padded(channels)];
+// space is for grid_columns * padded(channels of all heads) floats.
+void pool_plot(const Kernels&, const Shape&, const Plot&, std::int64_t i, const Map&, float* rows, float* space);
 
 // Centre m of a group's [channels][count] array as rows of padded channels.
 void transpose_centres(const float* from, std::int64_t channels, std::int64_t count, float* rows);
@@ -129,9 +168,14 @@ struct Run {
         each(items, Scratch{}, [&](std::int64_t i, float*) { body(i); });
     }
 
-    // Whether one job a group keeps the threads busy, so that a group's steps need no barrier between them.
-    bool by_group(std::int64_t groups, std::int64_t points) const {
-        return groups % threads == 0 || groups >= 3 * threads || groups * points < 1024;
+    // body(group, block of its points, scratch) for every block of points of every group, all heads of a block first.
+    template <class Body>
+    void each_block(const Shape& shape, std::int64_t blocks, const Scratch& scratch, Body&& body) const {
+        each(shape.groups() * blocks, scratch, [&](std::int64_t i, float* space) {
+            const std::int64_t plot = i / shape.heads / blocks;
+            const Plot here{plot / shape.regions(), plot % shape.regions(), 0, shape.heads};
+            body(here.group(shape, i % shape.heads), i / shape.heads % blocks, space);
+        });
     }
 };
 

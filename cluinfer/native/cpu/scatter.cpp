@@ -11,8 +11,8 @@ void scatter(const Run& run, const Shape& shape, const Map& values, const std::i
     const Sums sums(groups, count, channels, size, memory);
     run.plan(memory, scratch, scratch_floats(channels, 1));
     memory.allocate();
-    run.each(groups * sums.parts, scratch, [&](std::int64_t i, float* space) {
-        const std::int64_t g = i / sums.parts, k = i % sums.parts, first = k * block_points;
+    run.each_block(shape, sums.parts, scratch, [&](std::int64_t g, std::int64_t k, float* space) {
+        const std::int64_t first = k * block_points;
         sums.clear(g, k);
         run.kernels.scatter(flat(region(values, shape, g)), first, std::min(block_points, size - first),
                             index + g * size + first, weight ? weight + g * size + first : nullptr, count,

@@ -8,7 +8,7 @@ ClusterAggregate::ClusterAggregate(const ov::OutputVector& inputs, const Attribu
 }
 
 void ClusterAggregate::validate_and_infer_types() {
-    NODE_VALIDATION_CHECK(this, get_input_size() == 2, "two inputs wanted, got ", get_input_size());
+    NODE_VALIDATION_CHECK(this, get_input_size() == 2 || gated(), "two or six inputs wanted, got ", get_input_size());
     check_float32(this, {0, 1});
     is_.layout.check(this);
     const std::int64_t width = is_.layout.heads * is_.layout.channels;
@@ -19,7 +19,22 @@ void ClusterAggregate::validate_and_infer_types() {
     points_of(this, map, is_.layout);
     const ov::PartialShape centres{groups_of(map, is_.layout), is_.layout.channels, is_.layout.centres()};
     set_output_type(0, ov::element::f32, centres);
-    set_output_type(1, ov::element::f32, centres);
+    if (gated())
+        check_gates();
+    else
+        set_output_type(1, ov::element::f32, centres);
+}
+
+void ClusterAggregate::check_gates() const {
+    check_float32(this, {2, 3, 4, 5});
+    const ov::PartialShape& first = get_input_partial_shape(2);
+    NODE_VALIDATION_CHECK(this, first.is_static() && first.size() == 3, "gates of fixed size wanted, got ", first);
+    const ov::Dimension heads = is_.layout.heads, hidden = first[1];
+    const ov::PartialShape wanted[] = {
+        {heads, hidden, 2 * is_.layout.channels}, {heads, hidden, 1}, {heads, 1, hidden}, {heads, 1, 1}};
+    for (std::size_t i = 0; i < 4; ++i)
+        NODE_VALIDATION_CHECK(this, get_input_partial_shape(2 + i) == wanted[i], "input ", 2 + i, " must be ", wanted[i],
+                              ", got ", get_input_partial_shape(2 + i));
 }
 
 bool ClusterAggregate::visit_attributes(ov::AttributeVisitor& visitor) {
@@ -45,9 +60,21 @@ bool ClusterAggregate::evaluate(ov::TensorVector& outputs, const ov::TensorVecto
     for (auto& output : outputs)
         output.set_shape({groups, static_cast<std::size_t>(is_.layout.channels),
                           static_cast<std::size_t>(is_.layout.centres())});
+    cluinfer_gates gates{};
+    if (gated()) {
+        // sizes were checked with the node; here again, since these are the memory that will be read
+        const std::int64_t hidden = static_cast<std::int64_t>(inputs[2].get_shape().at(1));
+        const auto heads = static_cast<std::size_t>(is_.layout.heads), each = static_cast<std::size_t>(hidden) * heads;
+        OPENVINO_ASSERT(inputs[2].get_size() == each * 2 * static_cast<std::size_t>(is_.layout.channels) &&
+                            inputs[3].get_size() == each && inputs[4].get_size() == each &&
+                            inputs[5].get_size() == heads,
+                        "ClusterAggregate: gates do not fit ", is_.layout.heads, " heads");
+        const auto at = [&](std::size_t i) { return static_cast<const float*>(inputs[i].data(ov::element::f32)); };
+        gates = {hidden, at(2), at(3), at(4), at(5)};
+    }
     const cluinfer_run run = on_tbb();
-    succeed(this, cluinfer_aggregate(&run, &shape, &keys, &values, is_.scale, outputs[0].data<float>(),
-                                     outputs[1].data<float>()));
+    succeed(this, cluinfer_aggregate(&run, &shape, &keys, &values, is_.scale, gated() ? &gates : nullptr,
+                                     outputs[0].data<float>(), gated() ? nullptr : outputs[1].data<float>()));
     return true;
 }
 

@@ -3,6 +3,9 @@
 // keys, values: channels-last maps [B,H,W,C], heads * channels channels from first_key and first_value. Centres are
 // means of the keys over the cells of a grid; softmax over the points of scale * cosine. -> the points' values so
 // weighted [G,channels,M], and the values' own means [G,channels,M].
+//
+// With four more inputs, the gates of CLUENet (first [E,hidden,2*channels], bias [E,hidden,1], second [E,1,hidden],
+// shift [E,1,1]), there is one output: the mixture of the two.
 #pragma once
 
 #include "adapter.hpp"
@@ -27,6 +30,8 @@ public:
     bool evaluate(ov::TensorVector& outputs, const ov::TensorVector& inputs) const override;
 
 private:
+    bool gated() const { return get_input_size() == 6; }
+    void check_gates() const;
     Attributes is_;
 };
 

@@ -8,6 +8,7 @@
 #include "cluster_assign.hpp"
 #include "cluster_block.hpp"
 #include "cluster_gather.hpp"
+#include "cluster_map_norm.hpp"
 #include "cluster_pool.hpp"
 #include "cluster_scatter.hpp"
 
@@ -26,4 +27,5 @@ OPENVINO_CREATE_EXTENSIONS(std::vector<ov::Extension::Ptr>({
     std::make_shared<ov::OpExtension<ClusterBlock>>(),
     std::make_shared<ov::OpExtension<ClusterPool>>(),
     std::make_shared<ov::OpExtension<ClusterAggregate>>(),
+    std::make_shared<ov::OpExtension<ClusterMapNorm>>(),
 }))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -215,6 +217,62 @@ def test_aggregate(isa, channels_last, drawn, seed, scale):
 
 
 @isa_of
+@last_of
+@cases
+@given(layouts(), st.integers(0, 2**32), st.integers(1, 13), st.sampled_from([0.1, 1.0, 40.0]))
+def test_gated_aggregate(isa, channels_last, drawn, seed, hidden, size):
+    """Gates from nearly even to all but shut, against the same in NumPy's float64."""
+    layout, batch, d, rows, columns = drawn
+    k, v = maps(seed, batch, layout.heads * d, rows, columns, channels_last)
+    rng = np.random.default_rng(seed)
+    shapes = (layout.heads, hidden, 2 * d), (layout.heads, hidden), (layout.heads, hidden), (layout.heads,)
+    gates = native.Gates(*(np.float32(size * rng.standard_normal(shape)) for shape in shapes))
+    gathered, own = native.cluster_aggregate(k, v, layout, scale=3.0, isa=isa)
+    got, nothing = native.cluster_aggregate(k, v, layout, scale=3.0, gates=gates, isa=isa)
+    assert nothing.size == 0
+    regions = layout.fold[0] * layout.fold[1]
+    first, bias, second, shift = (
+        np.repeat(np.tile(np.float64(x), (batch, *[1] * (x.ndim - 1))), regions, axis=0)
+        for x in (gates.first, gates.bias, gates.second, gates.shift)
+    )
+    z = first @ np.concatenate([gathered, own], axis=1) + bias[..., None]
+    z = z * (1 + np.vectorize(math.erf)(z / math.sqrt(2))) / 2
+    share = 1 / (1 + np.exp(-np.clip(np.einsum("gh,ghm->gm", second, z) + shift[:, None], -700, 700)))
+    expected = (1 - share[:, None]) * gathered + share[:, None] * own
+    error = np.abs(z).sum(axis=1) * np.abs(second).max() * np.abs(gathered - own).max()  # of the gate's argument
+    assert np.all(np.abs(got - expected) <= 1e-5 + 4e-7 * error[:, None])
+
+
+def test_gates_that_do_not_fit_are_refused():
+    f, v = maps(5, 1, 8, 12, 12, False)
+    gates = native.Gates(*(np.ones(shape, np.float32) for shape in ((2, 3, 8), (2, 3), (2, 3), (1,))))
+    with pytest.raises(ShapeError, match=r"gates must be of shapes"):
+        native.cluster_aggregate(f, v, Layout(2, (2, 2)), scale=1.0, gates=gates)
+
+
+@isa_of
+@cases
+@given(st.integers(0, 9), st.integers(1, 70), st.integers(0, 2**32), st.booleans(), st.sampled_from([0.0, 100.0]))
+def test_norm(isa, count, channels, seed, two, mean):
+    """Rows whose mean is far from their spread keep their variance; rows that are constant become zeros."""
+    rng = np.random.default_rng(seed)
+    rows, other = np.float32(mean + rng.standard_normal((2, count, channels)))
+    rows[: count // 3], other[: count // 3] = mean, 0
+    added, got = native.norm(rows, other if two else None, epsilon=1e-5, isa=isa, threads=2)
+    wanted = rows + other if two else rows
+    np.testing.assert_array_equal(added, wanted)
+    away = np.float64(wanted) - np.float64(wanted).mean(axis=1, keepdims=True)
+    expected = away / np.sqrt(np.square(away).mean(axis=1, keepdims=True) + 1e-5)
+    np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5 if mean == 0 else 1e-2)
+
+
+@pytest.mark.parametrize("shape", [(3,), (3, 0), (2, 3, 4)])
+def test_rows_that_are_none_are_refused(shape):
+    with pytest.raises(ShapeError, match=r"norm: wanted rows"):
+        native.norm(np.zeros(shape, np.float32), epsilon=1e-5)
+
+
+@isa_of
 def test_threads_do_not_change_a_bit(isa):
     first = None
     f, v = maps(3, 1, 4 * 24, 40, 28, True)
@@ -225,6 +283,7 @@ def test_threads_do_not_change_a_bit(isa):
             *native.cluster_pool(f, v, Layout(1, (20, 14)), **arguments),
             *native.cluster_aggregate(f, v, Layout(2, (7, 7)), scale=5.0, **arguments),
             *native.cluster_aggregate(f, v, Layout(1, (7, 7)), scale=50.0, **arguments),
+            *native.norm(f.reshape(-1, 28), v.reshape(-1, 28), epsilon=1e-5, **arguments),
         )
         first = first or [x.tobytes() for x in got]
         assert [x.tobytes() for x in got] == first
