@@ -9,12 +9,12 @@ from cluinfer.errors import EngineError
 
 
 class Door:
-    """`with door: ...` is inside; once it is shut, that is an EngineError which says what is closed."""
+    """`with door: ...` is inside; once it is shut, that is an EngineError with this message."""
 
-    def __init__(self, what: str) -> None:
-        self._what = what
+    def __init__(self, closed: str, shut: bool = False) -> None:
+        self._closed = closed
         self._inside = 0
-        self._shut = False
+        self._shut = shut
         self._changed = Condition()
 
     @property
@@ -26,7 +26,7 @@ class Door:
         """Go in; `leave` must follow, from any thread."""
         with self._changed:
             if self._shut:
-                raise EngineError(f"the {self._what} is closed: open it again")
+                raise EngineError(self._closed)
             self._inside += 1
 
     def leave(self) -> None:

@@ -48,3 +48,7 @@ class NotShownError(CluinferError, KeyError):
 
 class CluinferWarning(UserWarning):
     """Something to know that is no error: what was assumed, or does not work as well as it could here."""
+
+
+class EngineWarning(CluinferWarning, RuntimeWarning):
+    """An engine that works, but slower than it could: without its operators, or compiled anew."""

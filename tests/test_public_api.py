@@ -12,7 +12,7 @@ import pytest
 import cluinfer
 
 SURFACE = {
-    "cluinfer": {"CluinferError", "__version__"},
+    "cluinfer": {"CluinferError", "Failure", "Prediction", "Runtime", "__version__"},
     "cluinfer.ops": {
         "DOMAIN",
         "OPERATORS",
@@ -30,7 +30,7 @@ NAMES = """
 import importlib, json, sys, types
 package = importlib.import_module(sys.argv[1])
 names = {
-    name for name, value in vars(package).items()
+    name for name, value in ((name, getattr(package, name)) for name in dir(package))
     if not name.startswith("_")
     and name != "annotations"
     and not (isinstance(value, types.ModuleType) and value.__name__ == f"{package.__name__}.{name}")
@@ -58,6 +58,18 @@ def test_build_side_shows_what_it_declares(package: str) -> None:
     pytest.importorskip("torch")
     visible, declared = names(package)
     assert visible == set(declared)
+
+
+def test_names_that_come_when_they_are_asked_for() -> None:
+    code = """if True:
+        import sys, cluinfer
+        before = {"numpy", "PIL", "cluinfer.runtime"} & set(sys.modules)
+        print(sorted(before), cluinfer.Runtime.__module__, cluinfer.Prediction.__module__, cluinfer.Failure.__module__)
+    """
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout == "[] cluinfer.runtime cluinfer.prediction cluinfer.stream\n"
+    with pytest.raises(AttributeError, match="module 'cluinfer' has no attribute 'runtme'"):
+        cluinfer.runtme  # type: ignore[attr-defined]  # noqa: B018
 
 
 def test_the_package_is_typed() -> None:

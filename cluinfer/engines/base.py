@@ -30,6 +30,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cluinfer import forks
 from cluinfer.door import Door
 from cluinfer.engines.hardware import cpu
 from cluinfer.errors import EngineError, ShapeError
@@ -84,7 +85,8 @@ class Session(ABC):
         self.outputs = tuple(outputs)
         self.batch = batch
         self.streams = streams
-        self._door = Door("session")
+        self._door = Door("the session is closed: load it again")
+        forks.watch(self)
 
     @abstractmethod
     def _run(self, feeds: dict[str, Array]) -> dict[str, Array]:
@@ -103,6 +105,11 @@ class Session(ABC):
         """Wait for the runs at work, then free what the session holds."""
         if self._door.shut():
             self._free()
+
+    def after_fork(self) -> None:
+        """The child has a session without threads, which may be neither run nor freed."""
+        forks.keep_for_ever(self)
+        self._door = Door("the session belongs to the process that this one was forked from: load it here", shut=True)
 
     def __enter__(self) -> Session:
         return self

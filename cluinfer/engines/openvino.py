@@ -23,9 +23,10 @@ from typing import Any
 
 import numpy as np
 
+from cluinfer import forks
 from cluinfer.engines import blob as blobs
 from cluinfer.engines.base import THROUGHPUT, Array, Engine, Input, Options, Session
-from cluinfer.errors import EngineError, MissingPackageError
+from cluinfer.errors import EngineError, EngineWarning, MissingPackageError
 
 OVERRIDE = "CLUINFER_OPENVINO"  # path of the extension to load instead; empty for none
 _NAMES = {"win32": "cluinfer_openvino.dll", "darwin": "libcluinfer_openvino.dylib"}
@@ -161,6 +162,7 @@ def library_path() -> str:
 
 
 def _openvino() -> Any:
+    forks.use_engines()
     try:
         import openvino
     except ImportError as error:
@@ -186,7 +188,7 @@ def _core_with(library: str) -> tuple[Any, str]:
     warnings.warn(
         f"the OpenVINO engine runs without its native operators, slower: {reason}; install cluinfer again with a "
         "C++ compiler and this OpenVINO",
-        RuntimeWarning,
+        EngineWarning,
         stacklevel=4,
     )
     for extension in extensions():

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from cluinfer import forks
 from cluinfer.engines import blob as blobs
 from cluinfer.engines.base import THROUGHPUT, Array, Engine, Input, Options, Session
 from cluinfer.engines.hardware import cores
@@ -128,6 +129,7 @@ def _errors(what: str) -> Iterator[None]:
 
 
 def _onnxruntime() -> Any:
+    forks.use_engines()
     try:
         import onnxruntime  # type: ignore[import-untyped]
     except ImportError as error:

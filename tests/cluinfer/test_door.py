@@ -11,7 +11,7 @@ from cluinfer.errors import EngineError
 
 
 def test_shutting_waits_for_those_inside() -> None:
-    door, shut = Door("house"), threading.Event()
+    door, shut = Door("the house is closed"), threading.Event()
     door.enter()
     with door:
         closer = threading.Thread(target=lambda: (door.shut(), shut.set()))
@@ -20,7 +20,7 @@ def test_shutting_waits_for_those_inside() -> None:
             pass
         with pytest.raises(EngineError) as error:
             door.enter()
-        assert str(error.value) == "the house is closed: open it again"
+        assert str(error.value) == "the house is closed"
         assert not shut.is_set()
     assert not shut.wait(0.05)
     door.leave()
@@ -29,13 +29,20 @@ def test_shutting_waits_for_those_inside() -> None:
 
 
 def test_who_shut_it_first() -> None:
-    door = Door("house")
+    door = Door("the house is closed")
     assert not door.is_shut
     assert [door.shut(), door.shut()] == [True, False]
 
 
 def test_an_error_inside_leaves_too() -> None:
-    door = Door("house")
+    door = Door("the house is closed")
     with pytest.raises(ValueError, match="x"), door:
         raise ValueError("x")
     assert door.shut()
+
+
+def test_shut_from_the_start() -> None:
+    door = Door("never open", shut=True)
+    with pytest.raises(EngineError, match="never open"):
+        door.enter()
+    assert not door.shut()

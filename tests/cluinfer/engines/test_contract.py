@@ -123,7 +123,7 @@ def test_a_closed_session_does_not_run(engine: Engine, compiled: dict[str, bytes
     session.close()
     with pytest.raises(EngineError) as error:
         session.run({"image": image(1)})
-    assert str(error.value) == "the session is closed: open it again"
+    assert str(error.value) == "the session is closed: load it again"
 
 
 def test_closing_waits_for_the_runs_at_work(engine: Engine, compiled: dict[str, bytes]) -> None:
@@ -147,8 +147,8 @@ def test_closing_waits_for_the_runs_at_work(engine: Engine, compiled: dict[str, 
     for worker in workers:
         worker.join(60)
         assert not worker.is_alive()
-    assert ends.count("the session is closed: open it again") == 4
-    assert set(ends) <= {64, "the session is closed: open it again"}
+    assert ends.count("the session is closed: load it again") == 4
+    assert set(ends) <= {64, "the session is closed: load it again"}
 
 
 @pytest.mark.parametrize(
