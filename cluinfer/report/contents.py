@@ -12,6 +12,7 @@ import math
 import zlib
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from pathlib import PurePath
 from typing import Any
 
 import numpy as np
@@ -62,14 +63,14 @@ def contents(
     largest = max(
         (int(ids.max()) for run in arrays for each in run for ids in each.values() if ids.dtype.kind in "iu"), default=0
     )
-    views = _views(promise, known)
+    engines = _short(engines)
     return {
         "title": promise.arch,
         "about": _about(promise, len(predictions)),
         "engines": list(engines[: len(runs)]),
         "palette": _base64(palette(min(largest + 1, COLORS)).tobytes()),
         "heat": {"plain": _base64(heat_colors(False).tobytes()), "signed": _base64(heat_colors(True).tobytes())},
-        "views": views,
+        "views": _views(promise, known),
         "comparison": _comparison(promise, pictures, arrays, engines) if against is not None else None,
         "pictures": pictures,
     }
@@ -79,6 +80,12 @@ def _about(promise: Promise, count: int) -> str:
     classes = "a backbone" if promise.classes is None else f"{promise.classes:,} classes"
     pictures = f"{count:,} picture{'' if count == 1 else 's'}"
     return f"{pictures}, seen at {promise.size[0]}x{promise.size[1]} pixels; {classes}"
+
+
+def _short(engines: tuple[str, str]) -> tuple[str, str]:
+    """Files of artifacts by their names alone, as long as these tell them apart."""
+    one, other = (PurePath(name).name.removesuffix(".clu") if name.endswith(".clu") else name for name in engines)
+    return (one, other) if one != other else engines
 
 
 def _views(promise: Promise, known: set[str]) -> list[dict[str, Any]]:

@@ -61,6 +61,7 @@ function showDetail() {
   const texts = facts(id).map(([name, ...told]) => [name, ...(id === null ? told.fill("–") : told)]);
   const rows = texts.map((each) => rowOf("td", each, "th"));
   $("cluster-title").textContent = word;
+  $("detail").classList.toggle("several", panels.length > 1);
   $("detail").replaceChildren(head, element("table", {}, ...titles, ...rows));
 }
 

@@ -104,7 +104,8 @@ function start() {
   showTheme();
   showComparison();
   const some = REPORT.pictures.length > 0;
-  $("main").hidden = $("keys").hidden = !some;
+  $("main").hidden = !some;
+  $("keys").hidden = !some || REPORT.views[0].kind === "picture";
   $("empty").hidden = some;
   if (!some) return;
   $("opacity").addEventListener("input", repaint);

@@ -62,7 +62,7 @@ function showPanels() {
     panel.canvas.setAttribute("role", map ? "application" : "img");
     panel.canvas.setAttribute("aria-label", [picture().name, view().label, title].filter(Boolean).join(", "));
     if (map) listen(panel);
-    const caption = title || remark ? [element("figcaption", {}, span(title), span(remark))] : [];
+    const caption = title || remark ? [element("figcaption", { title }, span(title), span(remark))] : [];
     return element("figure", {}, ...caption, panel.canvas);
   });
   const nothing = element("p", { className: "notice", textContent: "This class's evidence is not in the report." });

@@ -117,6 +117,20 @@ def test_text_stands_out_from_its_background(page: Page, tmp_path: Path, dark: b
     assert min(contrast(focus, behind) for behind in (ground, card)) > 3
 
 
+@pytest.mark.parametrize("width", [390, 1280])
+def test_long_names_do_not_widen_the_page(page: Page, tmp_path: Path, width: int) -> None:
+    page.look(width, 844)
+    promise = replace(PROMISE, arch="a" * 200, names=tuple(f"{'class' * 40}{i}" for i in range(len(NAMES))))
+    engines = ("one" * 60, "other" * 60)
+    pairs = [("name" * 60 + ".png", prediction(promise))], [("", prediction(promise))]
+    show(page, tmp_path, pairs[0], promise, pairs[1], engines=engines)
+    choose(page, "views", 1)
+    point_at(page, pairs[0][0][1].clusters["stage1"].ids[0], 5, 5)
+    assert page.run("return document.documentElement.scrollWidth") == width
+    tops = page.run("return [...document.querySelectorAll('#panels canvas')].map((each) => each.offsetTop)")
+    assert len(set(tops)) == (2 if width < 600 else 1)
+
+
 def test_on_a_phone_everything_is_in_one_column(page: Page, tmp_path: Path) -> None:
     page.look(390, 844)
     many = [(f"{'long-name-' * 9}{i}.png", prediction(seed=i)) for i in range(12)]

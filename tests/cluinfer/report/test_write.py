@@ -253,6 +253,19 @@ def test_a_comparison_counts_what_changed(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("engines", "shown"),
+    [
+        (("a/fp32.clu", "b/int8.clu"), ["fp32", "int8"]),
+        (("a/m.clu", "b/m.clu"), ["a/m.clu", "b/m.clu"]),
+        (("v1.2", "x"), ["v1.2", "x"]),
+    ],
+)
+def test_artifacts_are_named_as_shortly_as_possible(tmp_path: Path, engines: tuple[str, str], shown: list[str]) -> None:
+    _, data = report(tmp_path, [("a.png", prediction())], PROMISE, [("a.png", prediction())], engines=engines)
+    assert data["engines"] == shown
+
+
 def test_a_comparison_needs_the_same_pictures(tmp_path: Path) -> None:
     with pytest.raises(ShapeError, match="a comparison needs predictions of the same pictures, got 1 and 0 of them"):
         report(tmp_path, [("a.png", prediction())], PROMISE, [])
