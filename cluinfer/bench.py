@@ -19,11 +19,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from cluinfer.artifact import read_artifact
+from cluinfer.artifact import Artifact, read_artifact
 from cluinfer.cold_start import Start, example_feeds, measure_starts
 from cluinfer.engines import Options, Session, choose_engine, get_engine
 from cluinfer.engines.hardware import cores
 from cluinfer.errors import CluinferError
+from cluinfer.loading import engine_for, load, options_for
 from cluinfer.timing import Plan, Statistics, statistics, take_turns
 
 DEFAULT = Plan()
@@ -89,8 +90,8 @@ class Bench:
         worst = max(busy, key=lambda each: each.latency.variation)
         return [
             f"the machine was not quiet: the runs of {len(busy)} of {len(self.results)} measurements vary by more than "
-            f"{BUSY:.1%}, those of {worst.model} at {worst.setting} by {worst.latency.variation:.1%}; compare minima and "
-            "ratios only"
+            f"{BUSY:.1%}, those of {worst.model} at {worst.setting} by {worst.latency.variation:.1%}; "
+            "compare minima and ratios only"
         ]
 
     def to_dict(self) -> dict[str, Any]:
@@ -111,17 +112,12 @@ class Contestant:
 
     def __init__(self, name: str, path: Path, engine: str | None, threads: int | None) -> None:
         self.name, self.path = name, path
+        self.artifact: Artifact | None = None
         self._blobs: dict[int, bytes] = {}
-        self.built: Mapping[str, Any] | None = None
         if path.suffix == ".clu":
-            artifact = read_artifact(path)
-            built = artifact.manifest.built
-            self.compiler, self.graph = get_engine(built.engine), artifact.graph()
-            self.options = Options(built.precision, built.hint, threads, batch=built.batch)
-            self.built = asdict(built)
-            blob = artifact.engine()
-            if blob and not self.compiler.misfit(built.versions, built.machine):
-                self._blobs[built.batch] = blob
+            self.artifact = read_artifact(path)
+            self.compiler, self.graph = engine_for(self.artifact, None), self.artifact.graph()
+            self.options = options_for(self.artifact, threads, None, None)
         elif path.suffix == ".onnx" and path.is_file():
             self.compiler, self.graph = get_engine(engine or choose_engine().name), path.read_bytes()
             self.options = Options(threads=threads)
@@ -130,8 +126,10 @@ class Contestant:
             raise CluinferError(f"{path}: wanted an artifact (.clu) or an ONNX file (.onnx), found {found}")
 
     def open(self, batch: int, streams: int) -> Session:
-        """Ready to run; compiled where that has not been done for this batch, or not for this machine."""
+        """Ready to run; an artifact's graph is compiled anew for any batch but its own."""
         options = replace(self.options, batch=batch, streams=streams)
+        if self.artifact and batch == self.options.batch:
+            return load(self.artifact, self.compiler, options)
         if batch not in self._blobs:
             self._blobs[batch] = self.compiler.compile(self.graph, options)
         return self.compiler.load(self._blobs[batch], options)
@@ -147,7 +145,7 @@ class Contestant:
             "hint": self.options.hint,
             "inputs": {name: str(each) for name, each in session.inputs.items()},
             "outputs": list(session.outputs),
-            "built": self.built,
+            "built": asdict(self.artifact.manifest.built) if self.artifact else None,
         }
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 from typing import Protocol
 
-from cluinfer.commands import archs, bench, build, doctor, export, inspect, verify
+from cluinfer.commands import archs, bench, build, doctor, export, inspect, predict, verify
 
 
 class Command(Protocol):
@@ -26,6 +26,7 @@ class Command(Protocol):
 
 COMMANDS: dict[str, Command] = {
     "build": build,
+    "predict": predict,
     "bench": bench,
     "inspect": inspect,
     "verify": verify,

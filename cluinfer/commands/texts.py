@@ -64,6 +64,11 @@ def latency_line(latency: Mapping[str, Any], batch: int, threads: int | None) ->
     return f"median {median:.2f} ms{each}, p95 {p95:.2f}, of {runs} runs after warming up, {setting}"
 
 
+def plain(text: str) -> str:
+    """Names come from anyone: nothing in them moves the cursor or paints."""
+    return text if text.isprintable() else repr(text)
+
+
 def count(number: int, one: str, several: str = "") -> str:
     """A number with its noun."""
     return f"{number} {one if number == 1 else several or one + 's'}"

@@ -6,12 +6,12 @@ import argparse
 
 from cluinfer.commands.options import add_model_options, settings
 
-HELP = "compare an exported graph with the checkpoint it came from"
+HELP = "compare a graph or an artifact with the checkpoint it came from"
 
 
 def declare(parser: argparse.ArgumentParser) -> None:
     """Its arguments."""
-    parser.add_argument("model", help="the exported graph, an .onnx file")
+    parser.add_argument("model", help="an exported graph (.onnx) or an artifact (.clu)")
     parser.add_argument("--reference", required=True, metavar="CHECKPOINT", help="what it was exported from")
     add_model_options(parser)
     parser.add_argument("--images", metavar="FILE", help=".npy or .npz of float32 [N, 3, H, W]; default: smooth noise")

@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from conftest import BuiltModel
 from numpy.typing import NDArray
 from onnx import numpy_helper
 from onnx_models import tiny
@@ -30,7 +31,7 @@ from cluinfer.export.onnx_file import read_promise, write_onnx
 from cluinfer.export.reference import reference_outputs
 from cluinfer.export.to_onnx import to_onnx
 from cluinfer.export.torch_ops import cluster_assign as assign
-from cluinfer.export.verify import read_images, synthetic_images, verify
+from cluinfer.export.verify import measure, read_images, synthetic_images, verify
 from cluinfer.ops import cluster_assign
 
 COC = config("coc", (1, 1, 1, 1), (32, 64, 96, 128), (2, 2, 4, 4), 24, (2, 2, 2, 2), (4, 2, 1, 1), (1, 1, 1, 1))
@@ -123,6 +124,21 @@ def test_images_of_ones_own(folder: Path, tmp_path: Path) -> None:
     found = verify(folder / "model.onnx", folder / "model.pt", read_images(tmp_path / "images.npy"), batches=(1, 2))
     assert found.failures == ()
     assert found.fidelity.images == 5 * len(images)
+
+
+def test_an_artifact_in_its_engine(built_model: BuiltModel, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["verify", str(built_model.artifact), "--reference", str(built_model.checkpoint), "--json"]
+    assert main(command) == 0
+    held = json.loads(capsys.readouterr().out)
+    assert (held["passed"], held["images"], held["top1_same"]) == (True, 6, 6)
+    assert held["maps"].keys() == {"clusters/network.0.0.token_mixer", "clusters/network.2.0.token_mixer"}
+    assert held["polygraphy"].keys() == {"logits", "evidence"}
+    assert all(each["near_ties"] is not None for each in held["maps"].values())
+
+
+def test_measuring_needs_an_image() -> None:
+    with pytest.raises(ShapeError, match="no images to compare with: wanted one at least"):
+        measure(lambda images: {}, lambda images, classes: ({}, {}), [])
 
 
 # --- what does not
