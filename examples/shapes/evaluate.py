@@ -23,12 +23,14 @@ from numpy.typing import NDArray
 from scenes import SIZE, draw_many
 from torch import Tensor, nn
 from torch.nn import functional as F
-from train import HERE, RECIPES, SEED, to_input
+from train import CHECKPOINTS, RECIPES, SEED, to_input
 
 from cluinfer.export import load_model
 from cluinfer.export.load import AssumptionWarning
 from cluinfer.export.models.icasc import Icasc
 from cluinfer.export.nn import Assignment, separability, watch_clusters
+from cluinfer.graph import Preprocess
+from cluinfer.preprocess import shown
 
 BATCH = 100
 HELD_BACK = SEED + 1  # the seed of the scenes
@@ -83,6 +85,13 @@ def segments_of(pools: list[NDArray[np.int64]]) -> NDArray[np.int64]:
     return chain
 
 
+def seen_masks(masks: NDArray[np.bool_], size: tuple[int, int]) -> NDArray[np.bool_]:
+    """The part of the masks [B, 64, 64] that a model of this size sees."""
+    how = Preprocess(interpolation="bilinear")
+    grey = [shown(np.uint8(255) * mask, size, how).convert("L") for mask in masks]
+    return np.stack([np.asarray(mask) >= 128 for mask in grey])
+
+
 def cells(rows: int, columns: int, grid: tuple[int, int]) -> NDArray[np.int64]:
     """A map [1, 1, rows, columns] that numbers the cells of a regular grid."""
     row, column = (np.arange(n) * g // n for n, g in zip((rows, columns), grid, strict=True))
@@ -122,6 +131,7 @@ def clusterings(model: nn.Module, size: tuple[int, int], seed: int, count: int) 
         maps = {name: (ids_of(each), each.layout.grid) for name, each in seen.items()}
         pools = [maps[name] for name in maps if not name.endswith("token_mixer")]
         maps["segments, all pools"] = segments_of([ids for ids, _ in pools]), pools[-1][1]
+        masks = seen_masks(masks, size)
         for name, (ids, grid) in maps.items():
             regular = np.broadcast_to(cells(ids.shape[2], ids.shape[3], grid), (len(ids), 1, *ids.shape[2:]))
             measured = [*agreement(ids, masks), *agreement(regular, masks)]
@@ -138,7 +148,8 @@ def attentions(model: Icasc, size: tuple[int, int], seed: int, count: int) -> li
         rival = model(image).scatter(1, target[:, None], float("-inf")).argmax(1)
         maps = model.attention(image, torch.stack([target, rival], 1))
         both = (maps.last, maps.inner)
-        rows = [separability(a[:, 0], a[:, 1]) for a in both] + [_on_object(a[:, 0], masks) for a in both]
+        rows = [separability(a[:, 0], a[:, 1]) for a in both]
+        rows += [_on_object(a[:, 0], seen_masks(masks, size)) for a in both]
         found.append(torch.stack(rows, 1))
     return torch.cat(found).mean(0).tolist()
 
@@ -157,7 +168,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=HELD_BACK, help=f"of the scenes (default {HELD_BACK})")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    paths = args.checkpoints or sorted((HERE / "checkpoints").glob("*.pt"))
+    paths = args.checkpoints or sorted(CHECKPOINTS.glob("*.pt"))
     models = {path.stem: load(path) for path in paths}
 
     print(f"{args.count} scenes of {SIZE}x{SIZE}, seed {args.seed}\n")

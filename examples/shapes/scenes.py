@@ -94,11 +94,11 @@ def _moon(u: Field, v: Field) -> Field:
 
 
 def _heart(u: Field, v: Field) -> Field:
-    """A square on its corner, and a disc on each of its two upper sides."""
+    """Two discs, and the wedge between the tip and the places where its sides touch them."""
     v = np.abs(v)
-    square = np.maximum(np.abs(u + v), np.abs(u - v)) * np.float32(0.5**0.5) - np.float32(0.52)
-    lobe = 0.52 * 0.5**0.5
-    return np.minimum(square, _disc(u, v, 0.52, at=lobe, aside=lobe)) + np.float32(0.02)
+    wedge = np.float32(0.7367) * v - np.float32(0.6762) * (u + np.float32(0.95))
+    body = np.maximum(wedge, u + np.float32(0.197) * v - np.float32(0.083))
+    return np.minimum(_disc(u, v, 0.48, at=0.25, aside=0.45), body)
 
 
 def _leaf(u: Field, v: Field) -> Field:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from scenes import CLASSES, SIZE, draw_many
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -25,9 +26,11 @@ from cluinfer.export.models import Config, build
 from cluinfer.export.models.config import ClusterConfig
 from cluinfer.export.models.icasc import IcascConfig, icasc_loss
 from cluinfer.export.nn import PointMlp
-from cluinfer.graph import IMAGENET_MEAN, IMAGENET_STD
+from cluinfer.graph import Preprocess
+from cluinfer.preprocess import prepare
 
 HERE = Path(__file__).parent
+CHECKPOINTS = HERE / "checkpoints"
 SEED = 1  # of the training scenes; evaluation draws those of another
 BATCH = 64
 WARM_UP = 0.05  # of all steps: the rate rises, then falls as a cosine
@@ -72,11 +75,9 @@ RECIPES = {
 }
 
 
-def to_input(images: np.ndarray, size: tuple[int, int]) -> Tensor:
-    """Pictures uint8 [B, 64, 64, 3] as a model's input: normalised as cluinfer does by default, enlarged if asked."""
-    mean, std = (torch.tensor(values)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))
-    x = (torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255 - mean) / std
-    return x if x.shape[2:] == size else F.interpolate(x, size=size, mode="bicubic", align_corners=False)
+def to_input(images: NDArray[np.uint8], size: tuple[int, int]) -> Tensor:
+    """Pictures uint8 [B, 64, 64, 3] as cluinfer's runtime shows them to a model: enlarged, cropped, normalised."""
+    return torch.from_numpy(np.stack([prepare(image, size, Preprocess()) for image in images]))
 
 
 def fresh(config: Config) -> nn.Module:
@@ -108,20 +109,19 @@ def rate_at(step: int, recipe: Recipe) -> float:
     return recipe.rate * 0.5 * (1 + math.cos(math.pi * (step - rise) / (recipe.steps - rise)))
 
 
-def train(name: str, folder: Path, every: int) -> Path:
-    """Train by recipe, going on from the last state in `folder`; the path of the finished checkpoint."""
-    recipe = RECIPES[name]
+def train(name: str, recipe: Recipe, folder: Path, every: int = 100) -> nn.Module:
+    """The trained model. Every so many steps its state goes to `folder`, where the next call finds it and goes on."""
     model = fresh(recipe.config).train()
     optimizer = optimizer_of(model)
-    state_path = folder / f"{name}.state.pt"
+    kept = folder / f"{name}.state.pt"
     first = 0
-    if state_path.exists():
-        state = torch.load(state_path, weights_only=True)
+    if kept.exists():
+        state = torch.load(kept, weights_only=True)
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         first = state["step"]
         print(f"{name}: goes on from step {first}", flush=True)
-    losses, hits, since = 0.0, 0, time.process_time()
+    losses, hits, since, before = 0.0, 0, time.process_time(), first
     for step in range(first, recipe.steps):
         images, _, labels = draw_many(SEED, range(step * BATCH, (step + 1) * BATCH))
         image, target = to_input(images, recipe.config.size), torch.from_numpy(labels)
@@ -141,21 +141,17 @@ def train(name: str, folder: Path, every: int) -> Path:
         hits += int((logits.argmax(1) == target).sum())
         done = step + 1
         if done % every == 0 or done == recipe.steps:
-            count = (done - 1) % every + 1
-            spent = time.process_time() - since
             print(
-                f"{name}: step {done} of {recipe.steps}, loss {losses / count:.3f}, "
-                f"accuracy {hits / (count * BATCH):.1%}, {spent:.0f} s of CPU",
+                f"{name}: step {done} of {recipe.steps}, loss {losses / (done - before):.3f}, accuracy "
+                f"{hits / (done - before) / BATCH:.1%}, {time.process_time() - since:.0f} s of CPU",
                 flush=True,
             )
-            losses, hits, since = 0.0, 0, time.process_time()
-            _save({"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": done}, state_path)
-    finished = HERE / "checkpoints" / f"{name}.pt"
-    _save(model.state_dict(), finished)
-    return finished
+            save({"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": done}, kept)
+            losses, hits, since, before = 0.0, 0, time.process_time(), done
+    return model
 
 
-def _save(what: object, path: Path) -> None:
+def save(what: object, path: Path) -> None:
     """All of it or nothing: a training stopped in between finds the previous state."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
@@ -171,7 +167,10 @@ def main() -> None:
     parser.add_argument("--every", type=int, default=100, help="steps between lines and states (default 100)")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    print(f"{args.name}: {train(args.name, args.folder, args.every)}")
+    model = train(args.name, RECIPES[args.name], args.folder, args.every)
+    finished = CHECKPOINTS / f"{args.name}.pt"
+    save(model.state_dict(), finished)
+    print(f"{args.name}: {finished}")
 
 
 if __name__ == "__main__":
