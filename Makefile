@@ -3,6 +3,7 @@
 #   make test TESTS=tests/cluinfer       some tests only; PYTEST_ARGS for anything else
 #   make lint, make format, make clean
 #   make sanitize                        the kernels' tests under AddressSanitizer and UBSan; a minute more than tests
+#   make demo                            from a trained checkpoint to pictures of its clusters, in an environment of its own
 
 PYTHON ?= python3
 JOBS ?= 2
@@ -10,13 +11,15 @@ TESTS ?=
 PYTEST_ARGS ?=
 
 VENV := .venv
+EXTRAS := export,openvino,plot,dev
+DEMO_VENV := .venv-demo
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 # Everything that ends up in the wheel. The folders are listed too, so that a removed file counts as a change.
 SOURCES := CMakeLists.txt LICENSE README.md $(shell find -L cluinfer -name __pycache__ -prune -o -print)
 
-.PHONY: test lint format sanitize clean
+.PHONY: test lint format sanitize demo clean
 
 # Two workers with one thread each are quicker than one worker whose libraries thread every small operation.
 # `pytest`, not `python -m pytest`: the latter would put the checkout before the installed package.
@@ -42,8 +45,13 @@ sanitize: $(VENV)/installed.stamp
 	  CLUINFER_KERNELS=build/sanitize/libcluinfer_kernels.so \
 	  $(BIN)/pytest -p no:cacheprovider -p no:xdist -s tests/cluinfer/native
 
+# What a user needs and no more.
+demo:
+	$(MAKE) VENV=$(DEMO_VENV) EXTRAS=export,openvino $(DEMO_VENV)/installed.stamp
+	PATH="$(abspath $(DEMO_VENV)/bin):$$PATH" sh examples/demo.sh
+
 clean:
-	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(DEMO_VENV) demo build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
 
 # Not editable: the tests run what users get, so a file missing from the wheel fails them, and the native library
@@ -58,5 +66,5 @@ $(VENV)/packages.stamp: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) install --quiet --constraint constraints.txt cmake ninja scikit-build-core
 	$(PIP) install --quiet --constraint constraints.txt --no-build-isolation \
-	  --config-settings=wheel.cmake=false '.[export,openvino,plot,dev]'
+	  --config-settings=wheel.cmake=false '.[$(EXTRAS)]'
 	@touch $@
