@@ -5,7 +5,7 @@ Rules:
 - What is painted over turns grey, so that every colour means a cluster, or heat.
 - The colour of an id is always the same, and ids that are close to one another never look alike, to the colour-blind
   neither; negative ids are no cluster and stay unpainted.
-- Heat starts at zero, or is centred on it where some values are negative. The stronger it is, the less of the picture
+- Heat starts at zero, or is centred on it where values are signed. The stronger it is, the less of the picture
   shows through.
 - Whatever finds no room is left out: a scale on a tiny picture, the label of a tiny cluster.
 """
@@ -68,11 +68,14 @@ def heat_colors(signed: bool) -> Colors:
     return np.round(np.stack(channels, 1)).astype(np.uint8)
 
 
-def heat_range(values: Array) -> tuple[float, float]:
-    """What the ends of the heat colours stand for: zero and the maximum, or the same distance on both sides of zero."""
+def heat_range(values: Array, signed: bool | None = None) -> tuple[float, float]:
+    """What the ends of the heat colours stand for: zero and the maximum, or the same distance on both sides of zero.
+
+    `signed`: whether it is to be the latter; by default, if some values are negative.
+    """
     low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 0.0)
     far = max(abs(low), abs(high)) or 1.0
-    return (-far if low < 0 else 0.0), far
+    return (-far if low < 0 or signed else 0.0), far
 
 
 def overlay_clusters(
@@ -108,14 +111,19 @@ def overlay_heat(
     size: Size | None = None,
     opacity: float = 0.6,
     scale: bool = True,
+    signed: bool | None = None,
 ) -> Image.Image:
-    """Paint a map of values [h, w] over a picture, smoothly, with a scale that says what the colours mean."""
+    """Paint a map of values [h, w] over a picture, smoothly, with a scale that says what the colours mean.
+
+    `signed`: whether the colours are centred on zero; by default, if some values are negative.
+    """
     values = _checked(values, "values").astype(np.float64)
     if not np.isfinite(values).all():
         raise PictureError("values to paint must be finite, got NaN or infinity; look for it where they come from")
     under = _canvas(picture, size)
-    low, high = heat_range(values)
-    steps = np.round((values - low) * (255 / (high - low))).astype(np.uint8)
+    low, high = heat_range(values, signed)
+    share = values / high
+    steps = np.round(255 * ((share + 1) / 2 if low < 0 else share)).astype(np.uint8)
     heat = Image.fromarray(steps).resize(under.size, Image.Resampling.BILINEAR)
     colors = heat_colors(low < 0)
     strength = heat.point(_hiding(_share(opacity), low < 0))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import shutil
 import subprocess
 import tempfile
@@ -138,7 +139,13 @@ def chromium() -> Iterator[Page]:
     """A browser of its own, with nothing remembered."""
     assert BROWSER and DRIVER, MISSING
     with tempfile.TemporaryDirectory() as profile:
-        driver = subprocess.Popen([DRIVER, "--port=0"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        driver = subprocess.Popen(
+            [DRIVER, "--port=0"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            env={**os.environ, "TMPDIR": profile},  # what the browser leaves behind goes with it
+        )
         try:
             options = {"binary": BROWSER, "args": [*FLAGS, f"--user-data-dir={profile}"]}
             logs = {"browser": "ALL", "performance": "ALL"}

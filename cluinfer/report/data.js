@@ -39,16 +39,15 @@ function colorOf(id) {
   return [PALETTE[at], PALETTE[at + 1], PALETTE[at + 2]];
 }
 
-// The colours of values: from zero, or centred on it where some are negative.
-function heatOf(values) {
+// The colours of values: from zero, or centred on it where they are signed.
+function heatOf(values, signed) {
   let far = 0;
-  let signed = false;
   for (const value of values) {
     if (!Number.isFinite(value)) continue;
     far = Math.max(far, Math.abs(value));
-    signed ||= value < 0;
   }
-  const [low, high] = [signed ? -far || -1 : 0, far || 1];
+  const high = far || 1;
+  const low = signed ? -high : 0;
   const table = signed ? HEAT.signed : HEAT.plain;
   return {
     low,

@@ -74,7 +74,7 @@ function facts(id) {
   const known = [];
   if (kind === "clusters" || scene.runs[0].has("segments")) {
     known.push(told("Points", (panel) => count(size(panel))));
-    known.push(told("Share of the picture", (panel) => percent(size(panel) / panel.map.values.length)));
+    known.push(told("Share", (panel) => percent(size(panel) / panel.map.values.length)));
   }
   const share = kind === "evidence" ? (panel) => signed(panel.value(id)) : (panel) => evidenceAt(panel, id);
   if (state.label !== null) known.push(told(`Evidence for ${nameOf(state.label)}`, share));

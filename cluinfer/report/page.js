@@ -63,8 +63,7 @@ async function load() {
   const [runs] = await Promise.all([chosen.unpacked, image.decode()]);
   if (picture() !== chosen) return; // another was chosen meanwhile
   scene = { runs, picture: image, grey: greyOf(image) };
-  const known = chosen.runs.flatMap((run) => (run.evidence ?? []).map(({ index }) => index));
-  if (!known.includes(state.label)) state.label = known[0] ?? null;
+  state.label = chosen.runs.flatMap((run) => run.evidence ?? [])[0]?.index ?? null; // the likeliest
   const [best] = chosen.classes;
   const said = best ? span(`  ${best.name}, ${percent(best.probabilities[0])}`, "quiet") : "";
   $("name").replaceChildren(chosen.name, said);

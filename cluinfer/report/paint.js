@@ -132,7 +132,8 @@ function paint(panel, { opacity, lit }) {
 
   if (panel.edges) {
     panel.borders ??= lines(map, (a, b) => a !== b);
-    stroke(panel.borders, `rgb(255 255 255 / ${dims ? 0.16 : Math.min(0.9, 4 * opacity)})`, 1);
+    const strength = dims ? 0.16 : Math.min(panel.strength ? 0.45 : 0.9, 4 * opacity);
+    stroke(panel.borders, `rgb(255 255 255 / ${strength})`, 1);
   }
   if (panel.changed) {
     const moved = map.values.map((id, i) => Number(id !== panel.changed.values[i]));

@@ -8,7 +8,8 @@ function contents() {
   if (kind === "attention") return runs.flatMap(attentionPanels);
   if (kind === "picture") return [{ run: 0, title: "", remark: "", map: null }];
   const known = runs.map((each) => ({ ...each, shares: evidence(each.run) })).filter(({ shares }) => shares);
-  const heat = heatOf(known.flatMap(({ shares }) => [...shares.values])); // one scale for both engines
+  const values = known.flatMap(({ shares }) => [...shares.values]);
+  const heat = heatOf(values, true); // one scale for both engines
   return known.map(({ shares, ...each }) => ({
     ...each,
     ...heatPanel(tokens(each.arrays, shares), shares, heat),
@@ -29,7 +30,7 @@ function attentionPanels({ arrays, run, title }) {
   const array = arrays.get(layer().array);
   return (picture().runs[run].attention?.classes ?? []).map((label, i) => {
     const values = part(array, i);
-    const panel = heatPanel(positions(values.rows, values.columns), values, heatOf(values.values));
+    const panel = heatPanel(positions(values.rows, values.columns), values, heatOf(values.values, false));
     const named = [title, label.name].filter(Boolean).join(": ");
     return { ...panel, run, title: named, remark: label.remark, smooth: true };
   });

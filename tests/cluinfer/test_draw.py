@@ -176,6 +176,14 @@ def test_signed_heat_is_centred_on_zero() -> None:
     assert painted[0, -1, 0] > painted[0, -1, 2]
 
 
+def test_values_that_happen_to_be_positive_can_be_told_to_be_signed() -> None:
+    values = np.array([[0.0, 4.0]])
+    assert heat_range(values, signed=True) == (-4, 4)
+    painted = array(overlay_heat(values, GREY, opacity=1, scale=False, signed=True))
+    assert np.abs(painted[0, 0] - heat_colors(True)[128]).max() <= 1
+    assert (painted[0, -1] == heat_colors(True)[255]).all()
+
+
 def test_the_two_sides_of_zero_are_equally_strong() -> None:
     light = perceived(heat_colors(True))[0][:, 0]
     np.testing.assert_allclose(light, light[::-1], atol=0.06)
@@ -189,7 +197,7 @@ def test_heat_without_negative_values_starts_at_zero() -> None:
     assert (np.diff(perceived(heat_colors(False))[0][:, 0]) > -1e-3).all()  # lighter is more, for everyone
 
 
-@pytest.mark.parametrize("constant", [0.0, 5.0, -5.0, 1e-300])
+@pytest.mark.parametrize("constant", [0.0, 5.0, -5.0, 1e-300, 5e-324, 1e308, -1e308])
 def test_constant_heat(constant: float) -> None:
     painted = array(overlay_heat(np.full((3, 3), constant), GREY, opacity=1, scale=False))
     colors = heat_colors(constant < 0)

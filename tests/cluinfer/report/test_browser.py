@@ -41,7 +41,7 @@ def test_pointing_lights_up_the_cluster_and_says_its_size(page: Page, tmp_path: 
             size = int((ids == ids[row, column]).sum())
             told = text(page, "#detail")
             assert told.startswith(f"Cluster {ids[row, column]} ")
-            assert f"Points {size} Share of the picture {size / ids.size:.1%}".replace("%", " %") in told
+            assert f"Points {size} Share {size / ids.size:.1%}".replace("%", " %") in told
     page.move("h1", 0.5, 0.5)
     assert text(page, "#detail").startswith("Point at a cluster, click to pin it Points")
 
