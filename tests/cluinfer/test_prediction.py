@@ -143,6 +143,12 @@ def test_the_likeliest_classes() -> None:
         )
 
 
+def test_many_classes_that_are_alike_keep_their_order() -> None:
+    many = replace(PROMISE, classes=1000, names=())
+    found = one(many, logits=np.tile(np.array([1, 2], np.float32), (1, 500)))
+    assert [score.index for score in found.top(1000)] == [*range(1, 1000, 2), *range(0, 1000, 2)]
+
+
 def test_a_backbone_has_features_and_no_classes() -> None:
     outputs = made_up(BACKBONE, 1)
     found = one(BACKBONE)
