@@ -1,4 +1,4 @@
-"""`python -m benchmarks cpu`: the library against the published formulation, its baselines built in the same run."""
+"""Measurements that can be repeated: `cpu`, speed against the published formulation; `soak`, a runtime under load."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ import argparse
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     commands = parser.add_subparsers(required=True)
-    from benchmarks import cpu
+    from benchmarks import cpu, soak
 
-    command = commands.add_parser("cpu", help=cpu.__doc__, description=cpu.__doc__)
-    cpu.add_arguments(command)
-    command.set_defaults(run=cpu.run)
+    for name, module in (("cpu", cpu), ("soak", soak)):
+        command = commands.add_parser(name, help=module.__doc__, description=module.__doc__)
+        module.add_arguments(command)
+        command.set_defaults(run=module.run)
     arguments = parser.parse_args()
     arguments.run(arguments)
 

@@ -17,7 +17,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,12 +96,13 @@ class Runtime:
 
     def stream(
         self, pictures: Iterable[Picture | Array], batch: int | None = None, *, ahead: int | None = None
-    ) -> Iterator[Prediction | Failure]:
+    ) -> Generator[Prediction | Failure, None, None]:
         """The predictions of any number of pictures, in order; a `Failure` in the place of one that cannot be served.
 
         Pictures are prepared while others are at work in the engine. `batch`: how many the engine is given at once, by
         default as many as it was built for. `ahead`: how many pictures are read at most before the first of them is
-        handed out. The iterable is read in a thread of its own; leaving the loop ends all work.
+        handed out. The iterable is read in a thread of its own; leaving the loop ends all work, as does `close()` of
+        what this gives.
         """
         return self._opened().stream(pictures, batch, ahead)
 
@@ -256,7 +257,9 @@ class _Open:
         future.add_done_callback(lambda _: self.door.leave())
         return future
 
-    def stream(self, pictures: Any, batch: int | None, ahead: int | None) -> Iterator[Prediction | Failure]:
+    def stream(
+        self, pictures: Any, batch: int | None, ahead: int | None
+    ) -> Generator[Prediction | Failure, None, None]:
         one = isinstance(pictures, (str, bytes)) or (isinstance(pictures, np.ndarray) and pictures.ndim < 4)
         if one or not isinstance(pictures, Iterable):
             kind = type(pictures).__name__

@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 from queue import SimpleQueue
@@ -58,7 +58,7 @@ class Stream(Generic[Prepared, Result]):
         self._why: str | None = None
         forks.watch(self)
 
-    def results(self) -> Iterator[Result | Failure]:
+    def results(self) -> Generator[Result | Failure, None, None]:
         """The results in order; the work begins with the first that is asked for."""
         self._check()
         Thread(target=self._read, name="cluinfer-stream", daemon=True).start()

@@ -1,16 +1,24 @@
-"""Small exported models for the tests of engines and of what runs them; each is exported once a process."""
+"""Small exported models and artifacts of them, for the tests of engines and of what runs them.
+
+Each is exported and compiled once a process.
+"""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
+from typing import Any
 
 import golden_cases
 import numpy as np
 
+from cluinfer.artifact import Built, write_artifact
+from cluinfer.engines import Options, get_engine
 from cluinfer.export import to_onnx
 from cluinfer.export.models import build
 from cluinfer.export.models.config import config
+from cluinfer.graph import KEY, Promise
 
 SIZE = (32, 48)
 SMALL = {
@@ -53,3 +61,30 @@ def assert_same(got: dict[str, np.ndarray], want: dict[str, np.ndarray]) -> None
             np.testing.assert_allclose(got[name], expected, atol=2e-4)
         else:
             assert (got[name] != expected).mean() <= 0.01, name
+
+
+@cache
+def promise(family: str) -> Promise:
+    """What its graph says of itself."""
+    import onnx
+
+    properties = onnx.load_model_from_string(small(family)).metadata_props
+    return Promise.from_json(next(each.value for each in properties if each.key == KEY))
+
+
+@cache
+def compiled(engine: str, family: str = "fec", batch: int = 1) -> bytes:
+    return get_engine(engine).compile(small(family), Options(batch=batch))
+
+
+def artifact(
+    path: Path, engine: str = "ort", family: str = "fec", batch: int = 1, blob: bytes | None = b"", **changed: Any
+) -> Path:
+    """An artifact of a small model; `blob` None: without an engine; `changed`: fields of Built or of the promise."""
+    kind = get_engine(engine)
+    built = Built(engine, "fp32", "latency", batch, kind.versions(), kind.machine(), "2026-01-31")
+    said = promise(family)
+    for name, value in changed.items():
+        built, said = (replace(x, **{name: value}) if hasattr(x, name) else x for x in (built, said))
+    write_artifact(path, small(family), compiled(engine, family, batch) if blob == b"" else blob, said, built)
+    return path
