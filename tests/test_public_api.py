@@ -22,6 +22,7 @@ SURFACE = {
         "cluster_gather",
         "cluster_scatter",
     },
+    "cluinfer.report": {"write_report"},
 }
 BUILD_SIDE = ["cluinfer.calibration", "cluinfer.export", "cluinfer.export.nn"]
 
