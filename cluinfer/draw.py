@@ -174,11 +174,12 @@ def _share(opacity: float) -> float:
 def _canvas(picture: Image.Image, size: Size | None) -> Image.Image:
     """The picture in colour, in the size wanted."""
     picture = picture.convert("RGB")
-    if size is None or (size[1], size[0]) == picture.size:
+    if size is None:
         return picture
-    if min(size) < 1:
-        raise ShapeError(f"a size must be a row and a column or more, got {size[0]}x{size[1]}")
-    return picture.resize((size[1], size[0]), Image.Resampling.BICUBIC)
+    sides = tuple(size) if isinstance(size, tuple | list) else ()
+    if len(sides) != 2 or not all(isinstance(side, int | np.integer) and side >= 1 for side in sides):
+        raise ShapeError(f"wanted a size of (rows, columns), got {size!r:.60}")
+    return picture.resize((int(sides[1]), int(sides[0])), Image.Resampling.BICUBIC)
 
 
 def _grey(picture: Image.Image) -> Image.Image:

@@ -91,13 +91,13 @@ def _short(engines: tuple[str, str]) -> tuple[str, str]:
 def _views(promise: Promise, known: set[str]) -> list[dict[str, Any]]:
     """What can be chosen to be seen, in order; a view without layers stands alone."""
 
-    def view(kind: str, label: str, layers: Sequence[dict[str, str]] = ()) -> dict[str, Any]:
-        return {"kind": kind, "label": label, "note": _NOTES[kind], "layers": list(layers)}
+    def view(kind: str, label: str, layers: Sequence[dict[str, str]] = (), note: str = "") -> dict[str, Any]:
+        return {"kind": kind, "label": label, "note": note or _NOTES[kind], "layers": list(layers)}
 
     views = []
     if SEGMENTS in known:
         layer = {"array": SEGMENTS, "label": "Segments", "about": "The pools composed"}
-        views.append({**view("clusters", "Segments", [layer]), "note": _NOTES[SEGMENTS]})
+        views.append(view("clusters", "Segments", [layer], _NOTES[SEGMENTS]))
     shown = [each for each in promise.maps if each.output in known]
     for stage in sorted({each.stage for each in shown}):
         layers = [_layer(each) for each in shown if each.stage == stage]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -78,8 +79,13 @@ def test_sizes() -> None:
     assert overlay_clusters(QUARTERS, GREY).size == (64, 48)
     assert overlay_clusters(QUARTERS, GREY, size=(100, 300)).size == (300, 100)
     assert overlay_heat(np.ones((3, 5)), GREY, size=(300, 100)).size == (100, 300)
-    with pytest.raises(ShapeError, match="a size must be a row and a column or more, got 0x5"):
-        overlay_clusters(QUARTERS, GREY, size=(0, 5))
+    assert overlay_heat(np.ones((3, 5)), GREY, size=(np.int64(30), 10)).size == (10, 30)
+
+
+@pytest.mark.parametrize("size", [(0, 5), (5, -1), (5,), (5.0, 5), 5, "55"])
+def test_sizes_that_cannot_be(size: Any) -> None:
+    with pytest.raises(ShapeError, match=r"wanted a size of \(rows, columns\), got"):
+        overlay_clusters(QUARTERS, GREY, size=size)
 
 
 def test_ids_are_stretched_as_they_are_sampled_at_the_middle_of_pixels() -> None:
