@@ -1,6 +1,6 @@
 """Small models exported and run in ONNX Runtime, with what PyTorch says of the same images.
 
-An export costs seconds, so there is one a family, kept for the process, and none for what other tests export already.
+An export costs seconds: only the FEC, whose pools fold, is exported for this; the CLUENet is that of engine_cases.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import cache
 
+import engine_cases
 import golden_cases
 import numpy as np
 import onnx
@@ -22,14 +23,10 @@ from cluinfer.export.nn import watch_clusters
 from cluinfer.export.nn.layout import Layout
 from cluinfer.graph import KEY, Promise
 
-BATCH, SIZE = 2, (64, 96)
-# Maps of 16x24, 8x12 and 4x6. FEC's stages fold 2x2, 2x3 and 2x2, so its pools fold 2x3 and 2x2; CLUENet never folds.
-FEC = replace(
-    config("fec", (1, 1, 1), (16, 16, 16), (2, 1, 2), 8, (2, 2, 2), (2, 2, 2), (2, 2, 2), num_classes=5, size=SIZE),
+BATCH = 2
+FEC = replace(  # maps of 16x24, 8x12 and 4x6; the pools fold as the stages after them, 2x3 and 2x2
+    config("fec", (1, 1, 1), (16, 16, 16), (2, 1, 2), 8, (2, 2, 2), (2, 2, 2), (2, 2, 2), num_classes=5, size=(64, 96)),
     fold=((2, 2), (2, 3), (2, 2)),
-)
-CLUENET = config(
-    "cluenet", (1, 1), (16, 16), (2, 1), 8, (4, 3), (1, 1), (2, 2), num_classes=5, size=SIZE, layer_scale=False
 )
 
 
@@ -47,9 +44,10 @@ class Clustering:
 
 @cache
 def clustering(family: str) -> Clustering:
-    model = build({"fec": FEC, "cluenet": CLUENET}[family]).eval()
-    golden_cases.fill(model, {"fec": "fec", "cluenet": "clue"}[family])
-    image = golden_cases.weights().image(4, (BATCH, 3, *SIZE))
+    what = FEC if family == "fec" else engine_cases.SMALL[family]
+    model = build(what).eval()
+    golden_cases.fill(model, "fec" if family == "fec" else "clue")
+    image = golden_cases.weights().image(4, (BATCH, 3, *what.size))
     with torch.no_grad(), watch_clusters(model) as seen:
         logits = model(torch.from_numpy(image)).numpy()
     maps, token = {}, None
@@ -63,9 +61,10 @@ def clustering(family: str) -> Clustering:
             place = _places(layout)[torch.from_numpy(maps[layer])].reshape(BATCH, -1)
             token = place.reshape(BATCH, *size) if token is None else place.gather(1, token.reshape(BATCH, -1))
     assert token is not None
-    patches = token.reshape(BATCH, SIZE[0] // 4, SIZE[1] // 4)
+    patches = token.reshape(BATCH, what.size[0] // 4, what.size[1] // 4)
     segments = patches.repeat_interleave(4, 1).repeat_interleave(4, 2).numpy()
-    outputs, promise = _run(to_onnx(model, evidence=3), image)
+    graph = to_onnx(model, evidence=3) if family == "fec" else onnx.load_from_string(engine_cases.small(family))
+    outputs, promise = _run(graph, image)
     return Clustering(outputs, promise, logits, maps, segments, model.head.bias.detach().numpy())
 
 

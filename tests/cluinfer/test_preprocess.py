@@ -110,24 +110,21 @@ def test_what_the_model_sees_in_full_resolution(height_width: Any, size: Any, cr
     np.testing.assert_array_equal(np.asarray(got), np.asarray(picture.crop(box)))
 
 
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak of memory is read from /proc")
 @pytest.mark.parametrize("height_width", [(1, 20_000_000), (20_000_000, 1)])
 def test_an_endless_picture_takes_no_more_memory_than_its_pixels(height_width: Any) -> None:
-    """Resized as a whole, it would have 17 times 10^9 pixels. In a process of its own: its peak is measured."""
-    resource = pytest.importorskip("resource")
+    """Resized as a whole, it would have 2 * 10^10 pixels. In a process of its own: its peak is measured."""
     script = f"""
-import numpy as np, resource
+import numpy as np
 from cluinfer.graph import Preprocess
 from cluinfer.preprocess import prepare
-pixels = np.zeros({(*height_width, 1)}, np.uint8)
-pixels[...] = 255
+pixels = np.full({(*height_width, 1)}, 255, np.uint8)
 tensor = prepare(pixels, (32, 32), Preprocess((0, 0, 0), (1, 1, 1)))
 assert tensor.shape == (3, 32, 32) and (tensor == 1).all()
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+print(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")))
 """
-    assert resource is not None
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    peak = int(done.stdout) * (1 if sys.platform == "darwin" else 1024)
-    assert peak < 500e6
+    assert int(done.stdout) * 1024 < 500e6  # not ru_maxrss, in which the parent's counts
 
 
 def test_normalised_with_the_bits_of_torchvision() -> None:
@@ -397,7 +394,7 @@ def test_whatever_bytes_are_wrong_it_is_a_picture_or_a_picture_error(tmp_path: P
     data = path.read_bytes()
     rng = np.random.default_rng(5)
     outcomes = set()
-    for _ in range(150):
+    for _ in range(60):
         broken = bytearray(data)
         for at in rng.integers(0, len(data), 4):
             broken[at] = rng.integers(256)
