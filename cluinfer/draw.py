@@ -91,14 +91,14 @@ def overlay_clusters(
     ids = _checked(ids, "ids")
     if ids.dtype.kind not in "iu":
         raise ShapeError(f"ids must be whole numbers, got {ids.dtype}")
-    under = _canvas(picture, size)
+    under = _grey(picture, size)
     rows, columns = _stretch(ids.shape[0], under.height), _stretch(ids.shape[1], under.width)
     painted = _resized(cluster_colors(ids), rows, columns)
-    made = Image.blend(_grey(under), painted, _share(opacity))
+    made = Image.blend(under, painted, _share(opacity))
     if (none := ids < 0).any():
-        made.paste(_grey(under), mask=_resized(np.where(none, 255, 0).astype(np.uint8), rows, columns))
+        made.paste(under, mask=_resized(none, rows, columns))
     if edges:
-        made.paste(_EDGE, mask=Image.fromarray(_edges(ids, rows, columns).view(np.uint8) * np.uint8(230)))
+        made.paste(_EDGE, mask=Image.fromarray(_edges(ids, rows, columns)))
     if labels:
         _label(made, ids, rows, columns)
     return made
@@ -120,7 +120,7 @@ def overlay_heat(
     values = _checked(values, "values").astype(np.float64)
     if not np.isfinite(values).all():
         raise PictureError("values to paint must be finite, got NaN or infinity; look for it where they come from")
-    under = _canvas(picture, size)
+    under = _grey(picture, size)
     low, high = heat_range(values, signed)
     share = values / high
     steps = np.round(255 * ((share + 1) / 2 if low < 0 else share)).astype(np.uint8)
@@ -128,7 +128,7 @@ def overlay_heat(
     colors = heat_colors(low < 0)
     strength = heat.point(_hiding(_share(opacity), low < 0))
     heat.putpalette(colors.tobytes())
-    made = Image.composite(heat.convert("RGB"), _grey(under), strength)
+    made = Image.composite(heat.convert("RGB"), under, strength)
     if scale and min(made.size) >= _SCALE_ROOM:
         _draw_scale(made, colors, low, high)
     return made
@@ -171,19 +171,15 @@ def _share(opacity: float) -> float:
     return opacity
 
 
-def _canvas(picture: Image.Image, size: Size | None) -> Image.Image:
-    """The picture in colour, in the size wanted."""
-    picture = picture.convert("RGB")
+def _grey(picture: Image.Image, size: Size | None) -> Image.Image:
+    """The picture in the size wanted, as grey as what lies under colours should be, but in RGB."""
+    picture = picture.convert("RGB").convert("L")
     if size is None:
-        return picture
+        return picture.convert("RGB")
     sides = tuple(size) if isinstance(size, tuple | list) else ()
     if len(sides) != 2 or not all(isinstance(side, int | np.integer) and side >= 1 for side in sides):
         raise ShapeError(f"wanted a size of (rows, columns), got {size!r:.60}")
-    return picture.resize((int(sides[1]), int(sides[0])), Image.Resampling.BICUBIC)
-
-
-def _grey(picture: Image.Image) -> Image.Image:
-    return picture.convert("L").convert("RGB")
+    return picture.resize((int(sides[1]), int(sides[0])), Image.Resampling.BICUBIC).convert("RGB")
 
 
 def _hiding(opacity: float, signed: bool) -> list[int]:
@@ -202,7 +198,7 @@ def _stretch(points: int, pixels: int) -> NDArray[np.intp]:
     return (2 * np.arange(pixels) + 1) * points // (2 * pixels)
 
 
-def _resized(array: NDArray[np.uint8], rows: NDArray[np.intp], columns: NDArray[np.intp]) -> Image.Image:
+def _resized(array: Array, rows: NDArray[np.intp], columns: NDArray[np.intp]) -> Image.Image:
     return Image.fromarray(array).resize((len(columns), len(rows)), Image.Resampling.NEAREST)
 
 
