@@ -1,4 +1,4 @@
-"""Measurements that can be repeated: `cpu`, speed against the published formulation; `soak`, a runtime under load."""
+"""Measurements that can be repeated: `cpu`, `overhead` of the runtime, `soak`; each says what it does with --help."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import argparse
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     commands = parser.add_subparsers(required=True)
-    from benchmarks import cpu, soak
+    from benchmarks import cpu, overhead, soak
 
-    for name, module in (("cpu", cpu), ("soak", soak)):
+    for name, module in (("cpu", cpu), ("overhead", overhead), ("soak", soak)):
         command = commands.add_parser(name, help=module.__doc__, description=module.__doc__)
         module.add_arguments(command)
         command.set_defaults(run=module.run)
