@@ -11,7 +11,6 @@ import json
 import math
 import os
 import platform
-import resource
 import subprocess
 import sys
 import tempfile
@@ -27,6 +26,7 @@ import numpy as np
 from benchmarks import contestants, models
 from benchmarks.contestants import Run
 from cluinfer import timing
+from cluinfer.cold_start import peak_mib
 from cluinfer.engines import Options, get_engine
 from cluinfer.timing import TURN, Plan
 
@@ -197,7 +197,7 @@ def _measure_memory(name: str, path: str, threads: str) -> None:
     one = contestants.runner(load(Path(path).read_bytes(), options))
     for _ in range(10):
         one(image(1))
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    print(peak_mib())
 
 
 if __name__ == "__main__":

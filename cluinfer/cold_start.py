@@ -72,7 +72,7 @@ def child(path: str, engine: str, options: Mapping[str, Any]) -> None:
     _print({"load": loaded - begin, "first": done - loaded})
     for _ in range(RUNS):
         run(feeds)
-    _print({"peak_mib": _peak_mib()})
+    _print({"peak_mib": peak_mib()})
 
 
 def _load(path: Path, engine: str, options: Options) -> tuple[Callable[[Any], object], Any]:
@@ -98,7 +98,15 @@ def example_feeds(session: Session, batch: int) -> dict[str, Array]:
     return feeds
 
 
-def _peak_mib() -> float | None:
+def peak_mib() -> float | None:
+    """The most memory that this process has had, None where the system does not tell.
+
+    Not ru_maxrss on Linux: there a process begins with what its parent had when it was started.
+    """
+    status = Path("/proc/self/status")
+    if status.is_file():
+        lines = status.read_text(encoding="utf-8").splitlines()
+        return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM")), None)
     try:
         import resource
     except ModuleNotFoundError:  # Windows

@@ -7,12 +7,15 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import BuiltModel
 from onnx import TensorProto, helper, save_model
 
 from cluinfer.bench import Bench, Contestant, Result, bench
 from cluinfer.cli import main
+from cluinfer.cold_start import measure_starts
+from cluinfer.engines import Options
 from cluinfer.errors import CluinferError, ShapeError
 from cluinfer.timing import Plan, statistics
 
@@ -211,10 +214,14 @@ def test_graphs_that_do_not_say_what_they_take(tmp_path: Path) -> None:
     assert str(error.value) == ("x is float32 [?, 3, ?, 4]: wanted an input of floats, every side but the batch fixed")
 
 
-def test_a_fresh_process_that_fails(built_model: BuiltModel, tmp_path: Path) -> None:
-    from cluinfer.cold_start import measure_starts
-    from cluinfer.engines import Options
+def test_the_peak_is_the_process_s_own(built_model: BuiltModel) -> None:
+    ballast = np.ones(600 << 20, np.uint8)
+    (start,) = measure_starts(1, built_model.graph, "ort", Options(threads=1))
+    assert start.peak_mib is not None
+    assert 10 < start.peak_mib < 500 < ballast.nbytes / (1 << 20)
 
+
+def test_a_fresh_process_that_fails(built_model: BuiltModel, tmp_path: Path) -> None:
     (tmp_path / "bad.onnx").write_bytes(b"hello")
     with pytest.raises(CluinferError, match=r"a fresh process could not load and run the model: .*EngineError: "):
         measure_starts(1, tmp_path / "bad.onnx", "ort", Options())
