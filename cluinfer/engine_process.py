@@ -31,7 +31,8 @@ from cluinfer.engines.hardware import cores
 from cluinfer.errors import CluinferError, EngineError, EngineWarning
 from cluinfer.loading import engine_for, load, options_for
 
-_CODE = "from cluinfer.engine_process import main; main()"
+# Without the working folder, which -c puts first: what lies in it by chance must not be imported.
+_CODE = "import sys; sys.path[:] = filter(None, sys.path); from cluinfer.engine_process import main; main()"
 
 
 class _GoneError(EngineError):
@@ -146,7 +147,7 @@ def _start(path: Path, device: str | None, options: Options, count: int) -> tupl
             [sys.executable, "-c", _CODE, json.dumps(given)],
             stdin=subprocess.DEVNULL,
             pass_fds=handles,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(each or str(Path.cwd()) for each in sys.path)},
         )
     except OSError as error:
         for each in ours:

@@ -2,8 +2,12 @@
 
 A fork copies the memory and one thread. An engine's own threads are gone, and locks that they held stay held. Measured
 with OpenVINO 2026.4: a compiled model of the parent waits for ever in the child, a model loaded anew there sometimes
-does, and so does the end of the process when it frees one. So what is watched here is told that it is in a child; it
-must neither use nor free what its engine made. Sessions of a forked process run in another (`engine_process`).
+does, and so does the end of the process when it frees one. ONNX Runtime 1.31 waits for ever at the end of any child,
+for a thread that importing it has started. So
+
+- what is watched here is told that it is in a child; it must neither use nor free what its engine made;
+- sessions of a forked process run in another (`engine_process`);
+- a forked process ends without the clean-up of C libraries, as those of multiprocessing do.
 """
 
 from __future__ import annotations
@@ -51,9 +55,18 @@ def keep_for_ever(each: object) -> None:
 
 def _after_fork() -> None:
     global _in_child
-    _in_child = _in_child or _engines_used
+    if _engines_used and not _in_child:
+        _in_child = True
+        _end_without_clean_up()
     for each in list(_watched):
         each.after_fork()
+
+
+def _end_without_clean_up() -> None:
+    """Have the C library call _exit(status) before the clean-up that was asked for in the parent; glibc can."""
+    library = ctypes.CDLL(None)
+    if hasattr(library, "on_exit"):
+        library.on_exit(library._exit, None)
 
 
 _listening = False

@@ -80,9 +80,7 @@ def _check(artifact: Artifact, session: Session) -> None:
     if not fits or taken[INPUT][0] != "float32" or len(taken[INPUT][1]) != 4:
         text = ", ".join(f"{name} {each}" for name, each in session.inputs.items()) or "nothing"
         wanted = f"{INPUT} float32 [?, 3, {promise.size[0]}, {promise.size[1]}]"
-        raise ArtifactError(
-            f"{artifact.path}: its engine takes {text:.200}, the manifest says {wanted}"
-        )
+        raise ArtifactError(f"{artifact.path}: its engine takes {text:.200}, the manifest says {wanted}")
     if set(session.outputs) != set(promise.outputs):
         given, wanted = ", ".join(session.outputs), ", ".join(promise.outputs)
         raise ArtifactError(f"{artifact.path}: its engine gives {given:.200}, the manifest says {wanted:.200}")

@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -52,16 +53,16 @@ class ORTEngine(Engine):
         """Optimize for this batch."""
         self._check_precision(options)
         ort = _onnxruntime()
-        with _errors("cannot compile the graph"), tempfile.TemporaryDirectory(prefix="cluinfer-") as folder:
+        with _errors("cannot compile the graph"), _scratch() as path:
             plain = ort.SessionOptions()
             plain.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
             settings = ort.SessionOptions()
             settings.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
-            settings.optimized_model_filepath = str(Path(folder) / "optimized.onnx")
+            settings.optimized_model_filepath = str(path)
             for port in _session(graph, plain).get_inputs():
                 _fix_batch(settings, port, options.batch)
             _session(graph, settings)
-            content = (Path(folder) / "optimized.onnx").read_bytes()
+            content = path.read_bytes()
         head = {"onnxruntime": ort.__version__, "precision": options.precision, "batch": options.batch}
         return blobs.seal(self.name, head, content)
 
@@ -140,6 +141,20 @@ def _onnxruntime() -> Any:
 def _session(graph: bytes, settings: Any) -> Any:
     settings.log_severity_level = 4  # what goes wrong is raised as well
     return _onnxruntime().InferenceSession(graph, settings, providers=["CPUExecutionProvider"])
+
+
+@contextmanager
+def _scratch() -> Iterator[Path]:
+    """A file to write to: in memory where there is such a thing, so that nothing stays behind whoever is killed."""
+    if hasattr(os, "memfd_create") and Path("/proc/self/fd").is_dir():
+        handle = os.memfd_create("cluinfer")
+        try:
+            yield Path(f"/proc/self/fd/{handle}")
+        finally:
+            os.close(handle)
+    else:
+        with tempfile.TemporaryDirectory(prefix="cluinfer-") as folder:
+            yield Path(folder) / "optimized.onnx"
 
 
 def _threads(options: Options) -> tuple[int, int]:

@@ -1,12 +1,13 @@
 """Runtimes across processes: forked, forked twice, spawned, and killed. Nothing may wait for ever.
 
-Children made by `os.fork` here end with `os._exit`, as those of multiprocessing do.
+Children made by `in_child` end with `os._exit`, as those of multiprocessing do.
 """
 
 from __future__ import annotations
 
 import multiprocessing
 import os
+import platform
 import select
 import signal
 import subprocess
@@ -337,3 +338,30 @@ def test_multiprocessing_by_spawn(model: Path, tmp_path: Path, method: str) -> N
     command = [sys.executable, str(script), str(model), method]
     ran = subprocess.run(command, capture_output=True, text=True, check=False, timeout=2 * LONG)
     assert (ran.stdout, ran.returncode) == ("True\n", 0), ran.stderr
+
+
+ENDED = """
+import os, sys
+from cluinfer import Runtime
+import numpy as np
+runtime = Runtime(sys.argv[1])
+x = np.zeros((1, 3, 32, 48), np.float32)
+runtime(x)
+pid = os.fork()
+if pid == 0:
+    if sys.argv[2] == "uses it":
+        runtime(x)
+    print("from the child")
+    sys.exit(7)
+print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+"""
+
+
+@BOTH
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc can")
+@pytest.mark.parametrize("does", ["nothing", "uses it"])
+def test_a_child_that_ends_by_itself(model: Path, does: str) -> None:
+    """Without os._exit: the engine's clean-up would wait for threads that are not there."""
+    command = [sys.executable, "-c", ENDED, str(model), does]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False, timeout=LONG)
+    assert (ran.stdout, ran.returncode) == ("from the child\n7\n", 0), ran.stderr
