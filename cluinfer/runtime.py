@@ -22,7 +22,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, overload
 from weakref import WeakSet
 
 import numpy as np
@@ -31,6 +31,7 @@ from PIL import Image
 from cluinfer import forks
 from cluinfer.artifact import Artifact, Manifest, read_artifact
 from cluinfer.door import Door
+from cluinfer.engine_process import RemoteSession
 from cluinfer.engines import Array, Session
 from cluinfer.engines.hardware import cores
 from cluinfer.errors import ArtifactError, CluinferError, EngineError, PictureError
@@ -87,6 +88,15 @@ class Runtime:
     def closed(self) -> bool:
         """Whether it has been closed."""
         return self._closed
+
+    @overload
+    def __call__(self, pictures: Picture) -> Prediction: ...  # type: ignore[overload-overlap]  # a text is a sequence
+
+    @overload
+    def __call__(self, pictures: Sequence[Picture | Array]) -> list[Prediction]: ...
+
+    @overload
+    def __call__(self, pictures: Array) -> Prediction | list[Prediction]: ...
 
     def __call__(self, pictures: Picture | Array | Sequence[Picture | Array]) -> Prediction | list[Prediction]:
         """One picture: its prediction. A list or a batch of tensors: the predictions of all, in order."""
@@ -148,12 +158,9 @@ class Runtime:
 
     def _load(self, artifact: Artifact) -> _Open:
         options = options_for(artifact, self._threads, self._streams, self._hint)
-        engine = engine_for(artifact, self._device)
         if forks.engines_unsafe():
-            from cluinfer.engine_process import RemoteSession
-
             return _Open(RemoteSession(self._path, self._device, options), self.promise)
-        return _Open(load(artifact, engine, options), self.promise)
+        return _Open(load(artifact, engine_for(artifact, self._device), options), self.promise)
 
     def __enter__(self) -> Runtime:
         return self

@@ -23,7 +23,7 @@ from __future__ import annotations
 import platform
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
@@ -60,10 +60,6 @@ class Options:
             value = getattr(self, name)
             if not (value is None and name != "batch") and not (isinstance(value, int) and 1 <= value <= 1 << 16):
                 raise EngineError(f"{name} must be a positive number, got {value!r}")
-
-    def at_load(self, threads: int | None, streams: int | None) -> Options:
-        """The same, to be run with other threads and streams."""
-        return replace(self, threads=threads, streams=streams)
 
 
 @dataclass(frozen=True)
