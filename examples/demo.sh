@@ -6,8 +6,8 @@ set -eu
 cd "$(dirname "$0")/.."
 shapes=examples/shapes
 
-run() {
-    printf '\n$ %s\n' "$*"
+run() { # shows a command, with patterns for what the shell made of them, and runs it
+    printf '\n$ %s\n' "$*" | sed 's|demo/scenes/0000.*[.]png|demo/scenes/*.png|'
     "$@"
 }
 
@@ -19,10 +19,10 @@ run python "$shapes/scenes.py" --out demo/scenes --seed 20 --count 20
 
 printf '\nA trained CLUENet becomes an engine, held against the checkpoint on these scenes:'
 run cluinfer build "$shapes/checkpoints/cluenet.pt" --size 64 --classes "$shapes/classes.txt" --evidence 2 \
-    --pictures 'demo/scenes/*.png' -o demo/shapes.clu
+    --pictures demo/scenes/*.png -o demo/shapes.clu
 
 printf '\nWhat it sees, and which pixels it put together for it:'
-run cluinfer predict demo/shapes.clu 'demo/scenes/*.png' --top 2 --report demo/report.html --overlay demo/overlays
+run cluinfer predict demo/shapes.clu demo/scenes/*.png --top 2 --report demo/report.html --overlay demo/overlays
 
 printf '\nHow fast it is here:'
 run cluinfer bench demo/shapes.clu --seconds 5

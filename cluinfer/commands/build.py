@@ -26,8 +26,8 @@ def declare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch", type=int, default=1, metavar="N", help="images a call that it is compiled for (1)")
     parser.add_argument("--hint", choices=("latency", "throughput"), default="latency", help="(latency)")
     parser.add_argument("--threads", type=int, metavar="N", help="to measure with; default: the engine's choice")
-    parser.add_argument("--pictures", action="append", default=[], metavar="DIR", help="real pictures to compare on")
-    parser.add_argument("--calibration", action="append", default=[], metavar="DIR", help="pictures, for int8")
+    parser.add_argument("--pictures", nargs="+", default=[], metavar="DIR", help="real pictures to compare on")
+    parser.add_argument("--calibration", nargs="+", default=[], metavar="DIR", help="pictures, for int8")
     add_graph_options(parser)
     parser.add_argument("--json", action="store_true", help="print a JSON object instead of a summary")
 
