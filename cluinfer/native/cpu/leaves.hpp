@@ -237,7 +237,7 @@ struct Softmax {
             for (int j = 0; j < N; ++j) {
                 const int n = static_cast<int>(count - j * lanes);
                 if (n <= 0) break;
-                const V e = power_of_two(set(scale) * (sums[m][j] - set(shift[centre + m])));
+                const V e = power_of_two(fma(sums[m][j], set(scale), set(-scale * shift[centre + m])));
                 float* to = similarity + (centre + m) * tile + j * lanes;
                 store(to, e);
                 total = total + (n >= lanes ? e : load(to, n));

@@ -239,17 +239,24 @@ inline void screened_tile(const Points& points, int64_t first, int64_t count, co
             if (!_mm512_cmpgt_epi32_mask(highest, floor[j])) continue;
             top[j] = _mm512_max_epi32(top[j], highest);
             floor[j] = _mm512_sub_epi32(top[j], doubt[j]);
-            alignas(64) int32_t floors[lanes], values[lanes];
+            // The hits of all centres as two words, so that one loop runs over them: a branch for each centre, which
+            // nobody can predict, took half of the time of the whole screen.
+            alignas(64) int32_t floors[lanes], values[coarse_panel][lanes];
             _mm512_store_si512(floors, floor[j]);
-            for (int m = 0; m < coarse_panel && p * coarse_panel + m < centres.count; ++m) {
-                unsigned hits = _mm512_cmpgt_epi32_mask(sum[m][j], floor[j]);
-                if (!hits) continue;
-                _mm512_store_si512(values, sum[m][j]);
-                for (; hits; hits &= hits - 1) {
-                    const int lane = static_cast<int>(_tzcnt_u32(hits));
-                    found.add(j * lanes + lane, static_cast<int32_t>(p * coarse_panel + m), values[lane], floors[lane]);
-                }
+            std::uint64_t words[2] = {0, 0};
+#pragma GCC unroll 8
+            for (int m = 0; m < coarse_panel; ++m) {
+                _mm512_store_si512(values[m], sum[m][j]);
+                const std::uint64_t hits = _mm512_cmpgt_epi32_mask(sum[m][j], floor[j]);
+                words[m / 4] |= hits << (m % 4 * lanes);
             }
+            for (int word = 0; word < 2; ++word)
+                for (std::uint64_t hits = words[word]; hits; hits &= hits - 1) {
+                    const int bit = static_cast<int>(_tzcnt_u64(hits)), lane = bit % lanes, m = word * 4 + bit / lanes;
+                    const int64_t centre = p * coarse_panel + m;
+                    if (centre < centres.count)
+                        found.add(j * lanes + lane, static_cast<int32_t>(centre), values[m][lane], floors[lane]);
+                }
         }
     }
 
