@@ -97,7 +97,7 @@ def floor(path: Path, options: Options) -> Session:
     from cluinfer.engines.openvino_fusion.edit import TO_LAST, replace
 
     model = core.read_model(path)
-    fuse(model, library)
+    fuse(model, library, projections=False)  # they are convolutions
     engine._fix_batch(model, options.batch)
     last = np.array(TO_LAST)
     sources: dict[tuple[int, ...], Any] = {}

@@ -112,7 +112,16 @@ def cases(isa: int, threads: int) -> Iterator[tuple[str, float, int, Callable[[]
             out = native._empty(f.shape, True)
             if settings:
                 one, weighted = ctypes.c_float(1.0), ctypes.c_int32(arch == "coc_tiny")
-                arguments = (native._map(f), native._map(v), one, ctypes.c_float(0.0), weighted, native._map(out), None)
+                arguments = (
+                    native._map(f),
+                    native._map(v),
+                    one,
+                    ctypes.c_float(0.0),
+                    weighted,
+                    native._map(out),
+                    None,
+                    None,
+                )
                 ours = direct("cluster_block", isa, threads, shape, *arguments)
                 yield f"{arch} mixer {stage}", flop, blocks, ours, theirs
                 continue
@@ -124,7 +133,7 @@ def cases(isa: int, threads: int) -> Iterator[tuple[str, float, int, Callable[[]
             one, zero, yes = ctypes.c_float(1.0), ctypes.c_float(0.0), ctypes.c_int32(1)
             ours = direct("assign", isa, threads, shape, native._map(f), centres, m, one, zero, yes, index, weight)
             yield f"{arch} assign {stage}", flop, 1, ours, theirs
-            ours = direct("gather", isa, threads, shape, centres, m, index, weight, native._map(out))
+            ours = direct("gather", isa, threads, shape, centres, m, index, weight, native._map(out), None)
             yield f"{arch} gather {stage}", 0.0, blocks, ours, theirs
 
 

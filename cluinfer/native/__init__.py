@@ -66,6 +66,10 @@ class _Gates(ctypes.Structure):
     )
 
 
+class _Projection(ctypes.Structure):
+    _fields_ = (("width", ctypes.c_int64), ("weight", ctypes.c_void_p), ("bias", ctypes.c_void_p))
+
+
 @dataclass(frozen=True)
 class Layout:
     """How a map is clustered: heads, centres along each side of a region, regions along each side."""
@@ -83,6 +87,14 @@ class Gates:
     bias: Array
     second: Array
     shift: Array
+
+
+@dataclass(frozen=True)
+class Projection:
+    """The 1x1 convolution behind a mixer: weight [E*d,width], bias [width] or None."""
+
+    weight: Array
+    bias: Array | None = None
 
 
 def available() -> bool:
@@ -146,8 +158,36 @@ def cluster_gather(
     weight = None if weight is None else _float32(weight)
     points = np.empty((*centers.shape[:2], index.shape[1]), np.float32)
     shape, view = _columns(points)
-    _call("gather", isa, threads, shape, centers, ctypes.c_int64(centers.shape[2]), index, weight, view)
+    _call("gather", isa, threads, shape, centers, ctypes.c_int64(centers.shape[2]), index, weight, view, None)
     return points
+
+
+def cluster_map_gather(
+    centers: Array,
+    index: Array,
+    weight: Array | None,
+    layout: Layout,
+    size: tuple[int, int],
+    projection: Projection | None = None,
+    *,
+    isa: int = -1,
+    threads: int = 1,
+) -> Array:
+    """As `cluster_gather`, into a channels-last map [B,E*d,H,W] of this size, or what a convolution makes of it."""
+    reference._check("ClusterGather", centers=centers, index=index, weight=weight)
+    centers, index = _float32(centers), _int32(index)
+    weight = None if weight is None else _float32(weight)
+    groups = layout.heads * layout.fold[0] * layout.fold[1]
+    points = size[0] * size[1] // (layout.fold[0] * layout.fold[1])
+    if centers.shape[0] % groups or index.shape[1] != points:
+        raise ShapeError(f"centers {centers.shape} and index {index.shape} do not make a map of {size} by {layout}")
+    width = layout.heads * centers.shape[1]
+    sides = (centers.shape[0] // groups, layout.heads, centers.shape[1], *size)
+    shape, packed = _Shape(*sides, *layout.fold, *layout.grid), _projection(projection, width)
+    out = _empty((sides[0], packed.width if packed else width, *size), channels_last=True)
+    m = ctypes.c_int64(centers.shape[2])
+    _call("gather", isa, threads, shape, centers, m, index, weight, _map(out), packed)
+    return out
 
 
 def cluster_block(
@@ -158,17 +198,25 @@ def cluster_block(
     alpha: float = 1.0,
     beta: float = 0.0,
     weighted: bool = False,
+    projection: Projection | None = None,
     channels_last: bool = False,
     isa: int = -1,
     threads: int = 1,
 ) -> tuple[Array, Array]:
-    """The FEC (or weighted, Context Cluster) mixer: two maps [B,E*d,H,W] -> out, clusters int32 [B,E,H,W]."""
+    """The FEC (or weighted, Context Cluster) mixer: two maps [B,E*d,H,W] -> out, clusters int32 [B,E,H,W].
+
+    With a projection, `out` is what that makes of it, channels last.
+    """
     if features.shape != values.shape:
         raise ShapeError(f"features and values must have one shape, got {features.shape} and {values.shape}")
     shape = _map_shape(features, layout)
+    packed = _projection(projection, features.shape[1])
     out = _empty(features.shape, channels_last)
+    if packed:
+        out = _empty((features.shape[0], packed.width, *features.shape[2:]), channels_last=True)
     clusters = np.empty((features.shape[0], layout.heads, *features.shape[2:]), np.int32)
-    arguments = (_map(features), _map(values), _f(alpha), _f(beta), ctypes.c_int32(weighted), _map(out), clusters)
+    how = _f(alpha), _f(beta), ctypes.c_int32(weighted)
+    arguments = (_map(features), _map(values), *how, _map(out), clusters, packed)
     _call("cluster_block", isa, threads, shape, *arguments)
     return out, clusters
 
@@ -299,6 +347,21 @@ def _gates(gates: Gates, heads: int, channels: int) -> _Gates:
         raise ShapeError(f"gates must be of shapes {list(wanted)}, got {[array.shape for array in arrays]}")
     arrays = [_float32(array) for array in arrays]
     made = _Gates(hidden, *(array.ctypes.data for array in arrays))
+    made.arrays = arrays  # kept as long as the structure that points to them
+    return made
+
+
+def _projection(projection: Projection | None, channels: int) -> _Projection | None:
+    if projection is None:
+        return None
+    weight, bias = projection.weight, projection.bias
+    if weight.ndim != 2 or weight.shape[0] != channels or (bias is not None and bias.shape != weight.shape[1:]):
+        shapes = [list(array.shape) for array in (weight, bias) if array is not None]
+        raise ShapeError(
+            f"a projection must have a weight [{channels}, width] and perhaps a bias [width], got {shapes}"
+        )
+    arrays = [_float32(array) for array in (weight, bias) if array is not None]
+    made = _Projection(weight.shape[1], *(array.ctypes.data for array in arrays))
     made.arrays = arrays  # kept as long as the structure that points to them
     return made
 

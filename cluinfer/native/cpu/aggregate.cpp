@@ -110,7 +110,7 @@ void aggregate(const Run& run, const Shape& shape, const Map& keys, const Map& v
         return;
     }
     run.each(plan.plots * shape.grid_rows, a.scratch, [&](std::int64_t i, float* space) {
-        a.pool(plan.plot(shape, i / shape.grid_rows), i % shape.grid_rows, space);
+        a.pool(plan.whole(shape, i / shape.grid_rows), i % shape.grid_rows, space);
     });
     run.each(a.groups, [&](std::int64_t g) { a.centres.pack(run.kernels, g); });
     if (a.needs_peaks()) {

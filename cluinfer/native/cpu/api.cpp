@@ -37,6 +37,17 @@ bool fits(const cluinfer_map& map, const cluinfer_shape& s, std::int64_t channel
            fits({columns, map.column});
 }
 
+// Whether a mixer can write its map there: its own channels, or those of the projection, side by side.
+bool fits_out(const cluinfer_map& out, const cluinfer_shape& s, std::int64_t centres,
+              const cluinfer_projection* projection) {
+    if (!projection) return fits(out, s, s.channels, s.rows, s.columns);
+    cluinfer_shape whole = s;
+    whole.heads = 1;
+    return projection->width > 0 && out.channel == 1 && fits({s.heads, s.channels, projection->width}) &&
+           fits({s.batch, s.heads, s.fold_rows, s.fold_columns, centres, projection->width + 16}) &&
+           fits(out, whole, projection->width, s.rows, s.columns);
+}
+
 bool sound(const cluinfer_shape& s, std::int64_t centres, std::int64_t channels) {
     const auto small = std::numeric_limits<std::int32_t>::max();
     if (s.batch < 0 || s.heads < 0 || s.channels < 0 || s.rows < 0 || s.columns < 0 || channels < 0) return false;
@@ -82,6 +93,10 @@ Map map_of(const cluinfer_map& m) { return {m.data, m.batch, m.channel, m.row, m
 Shape shape_of(const cluinfer_shape& s) {
     return {s.batch,     s.heads,        s.channels,  s.rows,        s.columns,
             s.fold_rows, s.fold_columns, s.grid_rows, s.grid_columns};
+}
+
+Projection projection_of(const cluinfer_projection* p) {
+    return p ? Projection{p->width, p->weight, p->bias} : Projection{};
 }
 
 template <class Body>
@@ -130,21 +145,26 @@ int32_t cluinfer_scatter(const cluinfer_run* run, const cluinfer_shape* s, const
 }
 
 int32_t cluinfer_gather(const cluinfer_run* run, const cluinfer_shape* s, const float* centres, int64_t m,
-                        const int32_t* index, const float* weight, const cluinfer_map* out) {
-    if (!sound(*s, m, s->channels) || !fits(*out, *s, s->channels, s->rows, s->columns)) return CLUINFER_BAD_SIZE;
-    return guarded(run,
-                   [&](const Run& r) { gather(r, shape_of(*s), centres, m, index, weight, map_of(*out)); });
+                        const int32_t* index, const float* weight, const cluinfer_map* out,
+                        const cluinfer_projection* projection) {
+    if (!sound(*s, m, s->channels) || !fits_out(*out, *s, m, projection)) return CLUINFER_BAD_SIZE;
+    return guarded(run, [&](const Run& r) {
+        const Projection all = projection_of(projection);
+        gather(r, shape_of(*s), centres, m, index, weight, map_of(*out), projection ? &all : nullptr);
+    });
 }
 
 int32_t cluinfer_cluster_block(const cluinfer_run* run, const cluinfer_shape* s, const cluinfer_map* features,
                                const cluinfer_map* values, float alpha, float beta, int32_t weighted,
-                               const cluinfer_map* out, int32_t* clusters) {
-    if (!sound_grid(*s, s->channels)) return CLUINFER_BAD_SIZE;
-    for (const cluinfer_map* map : {features, values, out})
+                               const cluinfer_map* out, int32_t* clusters, const cluinfer_projection* projection) {
+    if (!sound_grid(*s, s->channels) || !fits_out(*out, *s, s->grid_rows * s->grid_columns, projection))
+        return CLUINFER_BAD_SIZE;
+    for (const cluinfer_map* map : {features, values})
         if (!fits(*map, *s, s->channels, s->rows, s->columns)) return CLUINFER_BAD_SIZE;
     return guarded(run, [&](const Run& r) {
+        const Projection all = projection_of(projection);
         cluster_block(r, shape_of(*s), map_of(*features), map_of(*values), {alpha, beta, true}, weighted != 0,
-                      map_of(*out), clusters);
+                      map_of(*out), clusters, projection ? &all : nullptr);
     });
 }
 

@@ -51,6 +51,14 @@ CLUINFER_API int32_t cluinfer_abi(void);
 /* The name of instruction set `isa` (from 0, best last), or null where this CPU or build has no such. */
 CLUINFER_API const char* cluinfer_isa_name(int32_t isa);
 
+/* The 1x1 convolution that reads a mixer's map: weight [heads * channels, width], bias [width] or null. Given one, an
+ * operator writes what the convolution would, a channels-last map of `width` channels; it convolves the centres, of
+ * which there are few, and each point sums over its heads. Null to leave it out. */
+typedef struct {
+    int64_t width;
+    const float *weight, *bias;
+} cluinfer_projection;
+
 /* ClusterAssign, ClusterScatter, ClusterGather; G = batch * heads * fold_rows * fold_columns, index and weight
  * [G, points of a region], centres [G, channels, M]. Weights may be null where the operator has them optional. */
 CLUINFER_API int32_t cluinfer_assign(const cluinfer_run*, const cluinfer_shape*, const cluinfer_map* points,
@@ -60,13 +68,14 @@ CLUINFER_API int32_t cluinfer_scatter(const cluinfer_run*, const cluinfer_shape*
                                       const int32_t* index, const float* weight, const float* base, int64_t m,
                                       float* centres);
 CLUINFER_API int32_t cluinfer_gather(const cluinfer_run*, const cluinfer_shape*, const float* centres, int64_t m,
-                                     const int32_t* index, const float* weight, const cluinfer_map* out);
+                                     const int32_t* index, const float* weight, const cluinfer_map* out,
+                                     const cluinfer_projection*);
 
 /* The FEC (weighted = 0) and Context Cluster (weighted = 1) mixer between its 1x1 convolutions. `clusters`, if not
  * null, is [batch, heads, rows, columns]: region * M + centre. */
 CLUINFER_API int32_t cluinfer_cluster_block(const cluinfer_run*, const cluinfer_shape*, const cluinfer_map* features,
                                             const cluinfer_map* values, float alpha, float beta, int32_t weighted,
-                                            const cluinfer_map* out, int32_t* clusters);
+                                            const cluinfer_map* out, int32_t* clusters, const cluinfer_projection*);
 
 /* The FEC and CLUENet reduction: out is a map of fold * grid rows and columns, value_channels channels a head. */
 CLUINFER_API int32_t cluinfer_cluster_pool(const cluinfer_run*, const cluinfer_shape*, const cluinfer_map* features,

@@ -11,11 +11,13 @@ struct Block {
     const Similarity& similarity;
     bool weighted;
     std::int32_t* clusters;
+    const Projection* projection;
     const std::int64_t groups = shape.groups(), size = shape.points(), count = shape.centres();
     const std::int64_t parts = blocks(size), stride = padded(shape.channels);
     Workspace memory{};
     CentreSet centres{groups, count, shape.channels, memory};
     Sums sums{groups, count, shape.channels, size, memory};
+    Projected projected{run, shape, projection, count, memory};
     float *base = nullptr, *weight = nullptr;
     std::int32_t* index = nullptr;
     Scratch scratch{};
@@ -55,16 +57,19 @@ struct Block {
             sums.join(run.kernels, g);
             float* rows = base + g * count * stride;
             run.kernels.settle(sums.of(g, 0), sums.mass_of(g, 0), rows, count, shape.channels, rows);
+            if (projected) projected.project(g, rows);
         });
     }
-    void dispatch(const Plot& plot, std::int64_t k, float* space) const {
-        const std::int64_t end = std::min((k + 1) * block_points, size);
-        for (std::int64_t first = k * block_points; first < end; first += tile_points) {
+    // Points [first, end) from their centres.
+    void dispatch(const Plot& plot, std::int64_t first, std::int64_t end, float* space) const {
+        for (; first < end; first += tile_points) {
             const std::int64_t width = std::min(tile_points, end - first);
+            if (projected) projected.dispatch(plot, first, first + width, index, weight, out);
             plot.each_group(shape, [&](std::int64_t g) {
                 const std::int32_t* from = index + g * size + first;
-                run.kernels.gather(flat(region(out, shape, g)), first, width, from, weight + g * size + first,
-                                   base + g * count * stride, count, space);
+                if (!projected)
+                    run.kernels.gather(flat(region(out, shape, g)), first, width, from, weight + g * size + first,
+                                       base + g * count * stride, count, space);
                 if (clusters) write_clusters(shape, g, first, width, from, clusters);
             });
         }
@@ -74,31 +79,38 @@ struct Block {
 }  // namespace
 
 void cluster_block(const Run& run, const Shape& shape, const Map& features, const Map& values,
-                   const Similarity& similarity, bool weighted, const Map& out, std::int32_t* clusters) {
-    Block b{run, shape, features, values, out, similarity, weighted, clusters};
+                   const Similarity& similarity, bool weighted, const Map& out, std::int32_t* clusters,
+                   const Projection* projection) {
+    Block b{run, shape, features, values, out, similarity, weighted, clusters, projection};
     b.allocate();
     const Plan plan(shape, run.threads);
+    const auto by = [&](std::int64_t pieces, auto step) {
+        run.each(plan.plots * pieces, b.scratch, [&, step](std::int64_t i, float* space) {
+            step(plan.whole(shape, i / pieces), i % pieces, space);
+        });
+    };
+    const std::int64_t step = 2 * tile_points, steps = (b.size + step - 1) / step;  // nothing is summed over points here
+    const auto dispatch = [&](const Plot& plot, std::int64_t k, float* space) {
+        b.dispatch(plot, k * step, std::min((k + 1) * step, b.size), space);
+    };
     if (plan.by_plot) {
+        const bool later = projection && plan.split > 1;  // a point needs all its heads
         run.each(plan.count(), b.scratch, [&](std::int64_t i, float* space) {
             const Plot plot = plan.plot(shape, i);
             for (std::int64_t row = 0; row < shape.grid_rows; ++row) b.pool(plot, row, space);
             b.pack(plot);
             for (std::int64_t k = 0; k < b.parts; ++k) b.cluster(plot, k, space);
             b.settle(plot);
-            for (std::int64_t k = 0; k < b.parts; ++k) b.dispatch(plot, k, space);
+            if (!later) b.dispatch(plot, 0, b.size, space);
         });
+        if (later) by(steps, dispatch);
         return;
     }
-    const auto by = [&](std::int64_t pieces, auto step) {
-        run.each(plan.plots * pieces, b.scratch, [&, step](std::int64_t i, float* space) {
-            step(plan.plot(shape, i / pieces), i % pieces, space);
-        });
-    };
     by(shape.grid_rows, [&](const Plot& plot, std::int64_t row, float* space) { b.pool(plot, row, space); });
     by(1, [&](const Plot& plot, std::int64_t, float*) { b.pack(plot); });
     by(b.parts, [&](const Plot& plot, std::int64_t k, float* space) { b.cluster(plot, k, space); });
     by(1, [&](const Plot& plot, std::int64_t, float*) { b.settle(plot); });
-    by(b.parts, [&](const Plot& plot, std::int64_t k, float* space) { b.dispatch(plot, k, space); });
+    by(steps, dispatch);
 }
 
 }  // namespace cluinfer

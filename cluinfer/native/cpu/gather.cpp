@@ -3,19 +3,29 @@
 namespace cluinfer {
 
 void gather(const Run& run, const Shape& shape, const float* centres, std::int64_t count, const std::int32_t* index,
-            const float* weight, const Map& out) {
-    const std::int64_t groups = shape.groups(), size = shape.points(), parts = blocks(size);
+            const float* weight, const Map& out, const Projection* projection) {
+    const std::int64_t groups = shape.groups(), size = shape.points();
     const std::int64_t channels = shape.channels, stride = padded(channels);
     Workspace memory;
     Scratch scratch;
     float* rows = nullptr;
     memory.plan(rows, groups * count * stride);
+    Projected projected(run, shape, projection, count, memory);
     run.plan(memory, scratch, scratch_floats(channels, 1));
     memory.allocate();
     run.each(groups, [&](std::int64_t g) {
         transpose_centres(centres + g * channels * count, channels, count, rows + g * count * stride);
+        if (projected) projected.project(g, rows + g * count * stride);
     });
-    run.each_block(shape, parts, scratch, [&](std::int64_t g, std::int64_t k, float* space) {
+    if (projected) {
+        const std::int64_t step = 2 * tile_points, steps = (size + step - 1) / step, regions = shape.regions();
+        run.each(shape.batch * regions * steps, [&](std::int64_t i) {
+            const Plot plot{i / steps / regions, i / steps % regions, 0, shape.heads};
+            projected.dispatch(plot, i % steps * step, std::min((i % steps + 1) * step, size), index, weight, out);
+        });
+        return;
+    }
+    run.each_block(shape, blocks(size), scratch, [&](std::int64_t g, std::int64_t k, float* space) {
         const std::int64_t first = k * block_points;
         run.kernels.gather(flat(region(out, shape, g)), first, std::min(block_points, size - first),
                            index + g * size + first, weight ? weight + g * size + first : nullptr,

@@ -55,6 +55,11 @@ struct Gate {
     std::int64_t hidden;
 };
 
+// Where the heads of a plot lie, one behind another: their indices and weights, and the rows of their centres.
+struct Heads {
+    std::int64_t count, index_step, rows_step;
+};
+
 struct Kernels {
     const char* name;
     std::int64_t panel;  // centres in a panel
@@ -90,6 +95,13 @@ struct Kernels {
     // first, own behind it, stride a multiple of row_unit; out is [channels][centres].
     void (*blend)(const float* both, std::int64_t stride, std::int64_t channels, std::int64_t centres, const Gate&,
                   float* out);
+    // out[centre][padded(width)] = rows[centre][stride] times weight [channels][width].
+    void (*project)(const float* rows, std::int64_t stride, std::int64_t centres, std::int64_t channels,
+                    const float* weight, std::int64_t width, float* out);
+    // Writes bias + the sum over the heads of w * centre(index) to points [first, first + count) of a channels-last
+    // map; index and weight begin at the first head's first point.
+    void (*dispatch)(const Points&, std::int64_t first, std::int64_t count, const Heads&, const std::int32_t* index,
+                     const float* weight, const float* rows, std::int64_t centres, const float* bias);
     // Rows of channels normalised to mean 0 and variance 1 over each row. Those of `other`, if given, are added first,
     // and the sum is written too.
     void (*norm)(const float* rows, const float* other, std::int64_t count, std::int64_t channels, float epsilon,

@@ -21,12 +21,12 @@ void assign(const Run&, const Shape&, const Map& points, const float* centres, s
 void scatter(const Run&, const Shape&, const Map& values, const std::int32_t* index, const float* weight,
              const float* base, std::int64_t count, float* centres);
 void gather(const Run&, const Shape&, const float* centres, std::int64_t count, const std::int32_t* index,
-            const float* weight, const Map& out);
+            const float* weight, const Map& out, const Projection*);
 
 // The fused operators write `clusters` as a [batch, heads, rows, columns] map of region * centres + centre; null to
 // leave it out.
 void cluster_block(const Run&, const Shape&, const Map& features, const Map& values, const Similarity&, bool weighted,
-                   const Map& out, std::int32_t* clusters);
+                   const Map& out, std::int32_t* clusters, const Projection*);
 void cluster_pool(const Run&, const Shape&, const Map& features, const Map& values, std::int64_t value_channels,
                   const Map& out, std::int32_t* clusters);
 void aggregate(const Run&, const Shape&, const Map& keys, const Map& values, float scale, const Gates*,

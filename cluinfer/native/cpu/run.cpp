@@ -60,4 +60,27 @@ void pool_plot(const Kernels& kernels, const Shape& shape, const Plot& plot, std
     });
 }
 
+Projected::Projected(const Run& how, const Shape& all, const Projection* projection, std::int64_t centres,
+                     Workspace& memory)
+    : run(how), shape(all), is(projection), count(centres), wide(projection ? padded(projection->width) : 0) {
+    memory.plan(rows, shape.groups() * count * wide);
+}
+
+void Projected::project(std::int64_t g, const float* centres) const {
+    const std::int64_t head = g / shape.regions() % shape.heads;
+    run.kernels.project(centres, padded(shape.channels), count, shape.channels,
+                        is->weight + head * shape.channels * is->width, is->width, rows + g * count * wide);
+}
+
+void Projected::dispatch(const Plot& plot, std::int64_t first, std::int64_t end, const std::int32_t* index,
+                         const float* weight, const Map& out) const {
+    Shape whole = shape;
+    whole.heads = 1;
+    const std::int64_t size = shape.points(), g = plot.group(shape, 0);
+    const Points to = flat(region(out, whole, plot.group(whole, 0), is->width, shape.rows, shape.columns));
+    const Heads heads{shape.heads, shape.regions() * size, shape.regions() * count * wide};
+    run.kernels.dispatch(to, first, end - first, heads, index + g * size + first,
+                         weight ? weight + g * size + first : nullptr, rows + g * count * wide, count, is->bias);
+}
+
 }  // namespace cluinfer

@@ -43,6 +43,13 @@ inline Points region(const Map& map, const Shape& shape, std::int64_t g) {
     return region(map, shape, g, shape.channels, shape.rows, shape.columns);
 }
 
+// The 1x1 convolution behind a mixer, weight [heads * channels][width] and bias [width] or null: it is applied to the
+// centres, of which there are few, and each point sums over its heads what they have become.
+struct Projection {
+    std::int64_t width;
+    const float *weight, *bias;
+};
+
 // Some heads of one region of one picture. In a channels-last map the heads of a point share cache lines, so a large
 // map is walked by points, all heads of a few points before the next: by heads it would come through the cache once a
 // head. A small map fits the cache, and its heads can run side by side without a barrier.
@@ -73,6 +80,8 @@ struct Plan {
         if (by_plot) split = shape.heads;
     }
     std::int64_t count() const { return plots * split; }
+    // Piece i of count(), and plot i as a whole.
+    Plot whole(const Shape& shape, std::int64_t i) const { return {i / regions, i % regions, 0, shape.heads}; }
     Plot plot(const Shape& shape, std::int64_t i) const {
         return {i / split / regions, i / split % regions, i % split, shape.heads / split};
     }
@@ -214,5 +223,22 @@ struct Sums {
 // Row i of an adaptive average pooling of a region to a grid, as rows of padded channels.
 void pool_row(const Kernels& kernels, const Points& points, std::int64_t grid_rows, std::int64_t grid_columns,
               std::int64_t i, float* out);
+
+// The centres of all groups as the convolution behind a mixer leaves them, and the points that sum over them.
+struct Projected {
+    const Run& run;
+    const Shape& shape;
+    const Projection* is;  // null: there is none
+    std::int64_t count, wide;
+    float* rows = nullptr;
+
+    Projected(const Run&, const Shape&, const Projection*, std::int64_t centres, Workspace&);
+    explicit operator bool() const { return is != nullptr; }
+    // The centres of group g, from rows of padded channels.
+    void project(std::int64_t g, const float* centres) const;
+    // Points [first, end) of the plot with all its heads.
+    void dispatch(const Plot&, std::int64_t first, std::int64_t end, const std::int32_t* index, const float* weight,
+                  const Map& out) const;
+};
 
 }  // namespace cluinfer

@@ -80,6 +80,25 @@ ov::Dimension points_of(const ov::Node* node, const ov::PartialShape& map, const
     return rows / layout.fold[0] * (columns / layout.fold[1]);
 }
 
+ov::Dimension check_projection(const ov::Node* node, std::size_t first, std::int64_t channels) {
+    check_float32(node, {first, first + 1});
+    const ov::PartialShape &weight = node->get_input_partial_shape(first), &bias = node->get_input_partial_shape(first + 1);
+    NODE_VALIDATION_CHECK(node, weight.is_static() && weight.size() == 2 && weight[0] == channels && weight[1] != 0 &&
+                                    bias == ov::PartialShape({weight[1]}),
+                          "a projection must be of shapes [", channels, ",width] and [width], got ", weight, " and ",
+                          bias);
+    return weight[1];
+}
+
+cluinfer_projection read_projection(const ov::TensorVector& inputs, std::size_t first, std::int64_t channels) {
+    const ov::Shape &weight = inputs[first].get_shape(), &bias = inputs[first + 1].get_shape();
+    OPENVINO_ASSERT(weight.size() == 2 && weight[0] == static_cast<std::size_t>(channels) &&
+                        bias == ov::Shape({weight[1]}),
+                    "a projection of ", channels, " channels cannot be ", weight, " and ", bias);
+    return {static_cast<std::int64_t>(weight[1]), inputs[first].data<const float>(),
+            inputs[first + 1].data<const float>()};
+}
+
 cluinfer_run on_tbb() {
     const cluinfer_parallel_for loop = [](void*, std::size_t jobs, void (*job)(void*, std::size_t), void* argument) {
         tbb::parallel_for(std::size_t{0}, jobs, [=](std::size_t i) { job(argument, i); });

@@ -44,6 +44,11 @@ ov::Dimension groups_of(const ov::PartialShape& map, const Layout& layout);
 ov::Dimension points_of(const ov::Node* node, const ov::PartialShape& map, const Layout& layout);
 
 // The kernels' loop on the threads of the arena that OpenVINO runs this operator in.
+// Inputs `first` and `first` + 1, a projection of `channels` channels: weight [channels,width], bias [width]. `check`
+// holds the node's shapes against that and gives the width, `read` the tensors.
+ov::Dimension check_projection(const ov::Node* node, std::size_t first, std::int64_t channels);
+cluinfer_projection read_projection(const ov::TensorVector& inputs, std::size_t first, std::int64_t channels);
+
 cluinfer_run on_tbb();
 // Throws what an error code says.
 void succeed(const ov::Node* node, std::int32_t code);

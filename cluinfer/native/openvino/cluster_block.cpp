@@ -7,7 +7,8 @@ ClusterBlock::ClusterBlock(const ov::OutputVector& inputs, const Attributes& att
 }
 
 void ClusterBlock::validate_and_infer_types() {
-    NODE_VALIDATION_CHECK(this, get_input_size() == 2, "two inputs wanted, got ", get_input_size());
+    NODE_VALIDATION_CHECK(this, get_input_size() == 2 || projects(), "two or four inputs wanted, got ",
+                          get_input_size());
     check_float32(this, {0, 1});
     is_.layout.check(this);
     const std::int64_t width = is_.layout.heads * is_.layout.channels;
@@ -16,7 +17,8 @@ void ClusterBlock::validate_and_infer_types() {
     for (int axis = 0; axis < 3; ++axis)
         NODE_VALIDATION_CHECK(this, map[axis].compatible(values[axis]), "maps differ: ", map, " and ", values);
     points_of(this, map, is_.layout);
-    set_output_type(0, ov::element::f32, {map[0], map[1], map[2], width});
+    const ov::Dimension out = projects() ? check_projection(this, 2, width) : ov::Dimension(width);
+    set_output_type(0, ov::element::f32, {map[0], map[1], map[2], out});
     if (is_.clusters) set_output_type(1, ov::element::i32, {map[0], is_.layout.heads, map[1], map[2]});
 }
 
@@ -42,8 +44,10 @@ bool ClusterBlock::evaluate(ov::TensorVector& outputs, const ov::TensorVector& i
     const cluinfer_map features = slice(inputs[0], is_.first_feature, width);
     const cluinfer_map values = slice(inputs[1], is_.first_value, width);
     OPENVINO_ASSERT(f[0] == v[0] && f[1] == v[1] && f[2] == v[2], "ClusterBlock: maps ", f, " and ", v, " differ");
-    outputs[0].set_shape({f[0], f[1], f[2], static_cast<std::size_t>(width)});
-    const cluinfer_map out = slice(outputs[0], 0, width);
+    const cluinfer_projection projection = projects() ? read_projection(inputs, 2, width) : cluinfer_projection{};
+    const std::int64_t channels = projects() ? projection.width : width;
+    outputs[0].set_shape({f[0], f[1], f[2], static_cast<std::size_t>(channels)});
+    const cluinfer_map out = slice(outputs[0], 0, channels);
     std::int32_t* clusters = nullptr;
     if (is_.clusters) {
         outputs.at(1).set_shape({f[0], static_cast<std::size_t>(is_.layout.heads), f[1], f[2]});
@@ -51,7 +55,7 @@ bool ClusterBlock::evaluate(ov::TensorVector& outputs, const ov::TensorVector& i
     }
     const cluinfer_run run = on_tbb();
     succeed(this, cluinfer_cluster_block(&run, &shape, &features, &values, is_.alpha, is_.beta, is_.weighted != 0, &out,
-                                         clusters));
+                                         clusters, projects() ? &projection : nullptr));
     return true;
 }
 

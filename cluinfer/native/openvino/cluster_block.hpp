@@ -2,7 +2,8 @@
 //
 // features, values: channels-last maps [B,H,W,C], heads * channels channels from first_feature and first_value
 // (one convolution may give both). -> the mixed map [B,H,W,heads * channels] and, if `clusters`, int32
-// [B,heads,H,W]: region * M + centre.
+// [B,heads,H,W]: region * M + centre. With two more inputs, the 1x1 convolution that reads the mixed map (weight
+// [heads * channels,width], bias [width]): what that makes of it, [B,H,W,width].
 #pragma once
 
 #include "adapter.hpp"
@@ -28,6 +29,7 @@ public:
     bool evaluate(ov::TensorVector& outputs, const ov::TensorVector& inputs) const override;
 
 private:
+    bool projects() const { return get_input_size() == 4; }
     Attributes is_;
 };
 

@@ -5,9 +5,8 @@ namespace cluinfer::ov_extension {
 namespace {
 
 void check_inputs(const ov::Node* node) {
-    NODE_VALIDATION_CHECK(node, node->get_input_size() == 2 || node->get_input_size() == 3, "two or three inputs");
     check_float32(node, {0});
-    if (node->get_input_size() == 3) check_float32(node, {2});
+    if (node->get_input_size() > 2) check_float32(node, {2});
     const auto& index = node->get_input_element_type(1);
     NODE_VALIDATION_CHECK(node, index.is_dynamic() || index == ov::element::i32, "index must be int32, got ", index);
     NODE_VALIDATION_CHECK(node,
@@ -27,7 +26,7 @@ const std::int32_t* checked_index(const ov::TensorVector& inputs, std::size_t gr
 }
 
 const float* weight_of(const ov::TensorVector& inputs) {
-    return inputs.size() == 3 ? inputs[2].data<const float>() : nullptr;
+    return inputs.size() > 2 ? inputs[2].data<const float>() : nullptr;
 }
 
 }  // namespace
@@ -35,6 +34,7 @@ const float* weight_of(const ov::TensorVector& inputs) {
 ClusterGather::ClusterGather(const ov::OutputVector& inputs) : Op(inputs) { constructor_validate_and_infer_types(); }
 
 void ClusterGather::validate_and_infer_types() {
+    NODE_VALIDATION_CHECK(this, get_input_size() == 2 || get_input_size() == 3, "two or three inputs wanted");
     check_inputs(this);
     const auto &centers = get_input_partial_shape(0), &index = get_input_partial_shape(1);
     ov::PartialShape shape = ov::PartialShape::dynamic(3);
@@ -57,7 +57,7 @@ bool ClusterGather::evaluate(ov::TensorVector& outputs, const ov::TensorVector& 
     const cluinfer_map out = columns(outputs[0]);
     const cluinfer_run run = on_tbb();
     succeed(this, cluinfer_gather(&run, &shape, inputs[0].data<const float>(), static_cast<std::int64_t>(c[2]), index,
-                                  weight_of(inputs), &out));
+                                  weight_of(inputs), &out, nullptr));
     return true;
 }
 
@@ -68,6 +68,8 @@ ClusterMapGather::ClusterMapGather(const ov::OutputVector& inputs, const Layout&
 }
 
 void ClusterMapGather::validate_and_infer_types() {
+    NODE_VALIDATION_CHECK(this, get_input_size() == 2 || get_input_size() == 3 || projects(),
+                          "two, three or five inputs wanted");
     check_inputs(this);
     layout_.check(this);
     const std::int64_t each = layout_.heads * layout_.regions();
@@ -76,8 +78,10 @@ void ClusterMapGather::validate_and_infer_types() {
         NODE_VALIDATION_CHECK(this, index[0].get_length() % each == 0, index[0], " groups are no multiple of ", each);
         batch = index[0].get_length() / each;
     }
-    const ov::PartialShape map{batch, rows_, columns_, layout_.heads * layout_.channels};
+    const std::int64_t width = layout_.heads * layout_.channels;
+    ov::PartialShape map{batch, rows_, columns_, width};
     points_of(this, map, layout_);
+    if (projects()) map[3] = check_projection(this, 3, width);
     set_output_type(0, ov::element::f32, map);
 }
 
@@ -100,13 +104,15 @@ bool ClusterMapGather::evaluate(ov::TensorVector& outputs, const ov::TensorVecto
     const auto points = static_cast<std::size_t>(rows_ / layout_.fold[0] * (columns_ / layout_.fold[1]));
     const std::int32_t* index = checked_index(inputs, c[0], points);
     const std::int64_t width = layout_.heads * layout_.channels;
+    const cluinfer_projection projection = projects() ? read_projection(inputs, 3, width) : cluinfer_projection{};
+    const std::int64_t channels = projects() ? projection.width : width;
     outputs[0].set_shape({c[0] / each, static_cast<std::size_t>(rows_), static_cast<std::size_t>(columns_),
-                          static_cast<std::size_t>(width)});
+                          static_cast<std::size_t>(channels)});
     const cluinfer_shape shape = shape_of(outputs[0], layout_);
-    const cluinfer_map out = slice(outputs[0], 0, width);
+    const cluinfer_map out = slice(outputs[0], 0, channels);
     const cluinfer_run run = on_tbb();
     succeed(this, cluinfer_gather(&run, &shape, inputs[0].data<const float>(), static_cast<std::int64_t>(c[2]), index,
-                                  weight_of(inputs), &out));
+                                  weight_of(inputs), &out, projects() ? &projection : nullptr));
     return true;
 }
 

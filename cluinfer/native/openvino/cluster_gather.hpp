@@ -1,5 +1,6 @@
 // ClusterGather of the ONNX domain `cluinfer`: centers [G,C,M], index [G,N], weight [G,N] or none -> points [G,C,N].
-// ClusterMapGather: the same, into a channels-last map [B,rows,columns,heads * channels].
+// ClusterMapGather: the same, into a channels-last map [B,rows,columns,heads * channels]. With two more inputs, the 1x1
+// convolution that reads it (weight [heads * channels,width], bias [width]): into [B,rows,columns,width].
 #pragma once
 
 #include "adapter.hpp"
@@ -32,6 +33,7 @@ public:
     bool evaluate(ov::TensorVector& outputs, const ov::TensorVector& inputs) const override;
 
 private:
+    bool projects() const { return get_input_size() == 5; }
     Layout layout_;
     std::int64_t rows_ = 0, columns_ = 0;
 };

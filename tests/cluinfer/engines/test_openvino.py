@@ -28,6 +28,7 @@ torch = pytest.importorskip("torch")
 from engine_cases import SMALL, assert_same, image, in_onnx_runtime, small  # noqa: E402
 
 from cluinfer.engines import openvino as module  # noqa: E402
+from cluinfer.engines.openvino_fusion import projection  # noqa: E402
 from cluinfer.export import to_onnx  # noqa: E402
 from cluinfer.export.models import build, published  # noqa: E402
 
@@ -159,6 +160,22 @@ def test_everything_is_fused(family: str) -> None:
     assert {name: head["fused"][name] for name in FUSED[family]} == FUSED[family]
     assert {name for name in head["fused"] if name.startswith("Cluster")} <= FUSED[family].keys()
     assert head["native"] is True
+
+
+@needs_native
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize(("family", "mixers"), [("fec", 3), ("coc", 3), ("cluenet", 3)])
+def test_mixers_take_their_convolutions_along(
+    family: str, mixers: int, batch: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On maps as small as these it does not pay, and is left alone unless asked for."""
+    assert module.describe(ENGINE.compile(small(family), Options()))[0]["fused"]["projections"] == 0
+    monkeypatch.setattr(projection, "MANY", 0)
+    monkeypatch.setattr(projection, "WORTH", 1)
+    blob = ENGINE.compile(small(family), Options(threads=2))
+    assert module.describe(blob)[0]["fused"]["projections"] == mixers
+    with ENGINE.load(blob, Options(threads=2)) as ours:
+        assert_same(ours.run({"image": image(batch)}), in_onnx_runtime(family, batch))
 
 
 def test_without_the_extension_one_warning(monkeypatch: pytest.MonkeyPatch) -> None:

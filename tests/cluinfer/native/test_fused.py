@@ -119,6 +119,62 @@ def test_block(isa, channels_last, drawn, seed, alpha, weighted):
     np.testing.assert_allclose(out, expected, rtol=1e-5, atol=1e-5)
 
 
+@isa_of
+@cases
+@given(layouts(), st.integers(0, 2**32), st.integers(1, 70), st.booleans(), st.sampled_from([1, 2, 5]))
+def test_block_with_its_convolution(isa, drawn, seed, width, biased, threads):
+    """As the block, then the convolution, whatever the number of threads."""
+    layout, batch, d, rows, columns = drawn
+    f, v = maps(seed, batch, layout.heads * d, rows, columns, channels_last=True)
+    rng = np.random.default_rng(seed)
+    weight = rng.standard_normal((layout.heads * d, width), dtype=np.float32)
+    bias = rng.standard_normal(width, dtype=np.float32) if biased else None
+    given = {"alpha": 2.0, "isa": isa, "threads": threads}
+    plain, ids = native.cluster_block(f, v, layout, channels_last=True, **given)
+    got, clusters = native.cluster_block(f, v, layout, projection=native.Projection(weight, bias), **given)
+    np.testing.assert_array_equal(clusters, ids)
+    np.testing.assert_allclose(got, convolved(plain, weight, bias), rtol=1e-4, atol=1e-4)
+
+
+@isa_of
+@cases
+@given(layouts(), st.integers(0, 2**32), st.integers(1, 70), st.booleans())
+def test_map_gather(isa, drawn, seed, width, weighted):
+    """With and without the convolution; indices out of range gather nothing."""
+    layout, batch, d, rows, columns = drawn
+    rng = np.random.default_rng(seed)
+    m = layout.grid[0] * layout.grid[1]
+    regions = layout.fold[0] * layout.fold[1]
+    shape = batch * layout.heads * regions, rows * columns // regions
+    centers = rng.standard_normal((shape[0], d, m), dtype=np.float32)
+    index = rng.integers(-1, m + 1, shape).astype(np.int32)
+    weight = rng.random(shape, np.float32) if weighted else None
+    points = reference.cluster_gather(centers, index, weight)
+    plain = join(points.reshape(shape[0], d, rows // layout.fold[0], columns // layout.fold[1]), batch, layout)
+    size = (rows, columns)
+    np.testing.assert_array_equal(native.cluster_map_gather(centers, index, weight, layout, size, isa=isa), plain)
+    kernel = rng.standard_normal((layout.heads * d, width), dtype=np.float32)
+    projection = native.Projection(kernel, rng.standard_normal(width, dtype=np.float32))
+    got = native.cluster_map_gather(centers, index, weight, layout, size, projection, isa=isa, threads=2)
+    np.testing.assert_allclose(got, convolved(plain, kernel, projection.bias), rtol=1e-4, atol=1e-4)
+
+
+def convolved(x, weight, bias):
+    """A 1x1 convolution with weight [C, width]."""
+    out = np.einsum("bchw,cd->bdhw", np.float64(x), weight)
+    return out if bias is None else out + bias[:, None, None]
+
+
+@pytest.mark.parametrize(
+    ("weight", "bias"), [((7, 3), None), ((8,), None), ((8, 3), (4,)), ((8, 0), (0,))], ids=lambda shape: str(shape)
+)
+def test_projections_that_do_not_fit_are_refused(weight, bias):
+    f, v = maps(5, 1, 8, 12, 12, True)
+    projection = native.Projection(np.ones(weight, np.float32), None if bias is None else np.ones(bias, np.float32))
+    with pytest.raises(ShapeError):
+        native.cluster_block(f, v, Layout(2, (2, 2)), projection=projection)
+
+
 def check_pool(f, v, layout, out, clusters):
     index, _ = check_clusters(f, clusters, layout, sigmoid=False)
     values = split(v, layout)
@@ -276,6 +332,7 @@ def test_rows_that_are_none_are_refused(shape):
 def test_threads_do_not_change_a_bit(isa):
     first = None
     f, v = maps(3, 1, 4 * 24, 40, 28, True)
+    projection = native.Projection(np.ones((96, 33), np.float32))
     for threads in (1, 2, 3, 5, 16):
         arguments = {"isa": isa, "threads": threads}
         got = (
@@ -283,6 +340,7 @@ def test_threads_do_not_change_a_bit(isa):
             *native.cluster_pool(f, v, Layout(1, (20, 14)), **arguments),
             *native.cluster_aggregate(f, v, Layout(2, (7, 7)), scale=5.0, **arguments),
             *native.cluster_aggregate(f, v, Layout(1, (7, 7)), scale=50.0, **arguments),
+            native.cluster_block(f, v, Layout(4, (4, 4)), projection=projection, **arguments)[0],
             *native.norm(f.reshape(-1, 28), v.reshape(-1, 28), epsilon=1e-5, **arguments),
         )
         first = first or [x.tobytes() for x in got]
