@@ -26,15 +26,16 @@ if not Path("/proc/self/statm").exists():
 @pytest.mark.parametrize("engine", ["openvino", "ort"])
 def test_sixteen_threads_and_500_calls(tmp_path: Path, engine: str) -> None:
     path = artifact(tmp_path / "a.clu", engine)
-    options = ["--model", str(path), "--seconds", "1", "--calls", "500", "--threads", "2", "--json"]
+    # 500 calls are too few to have all of the allocator's pools at their size: a leak of a tensor a call is 9 %.
+    options = ["--model", str(path), "--seconds", "1", "--calls", "500", "--threads", "2", "--limit", "3", "--json"]
     command = [sys.executable, "-m", "benchmarks", "soak", *options]
     ran = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(soak.__file__).parent.parent)
     assert ran.returncode == 0, ran.stdout + ran.stderr
     found = json.loads(ran.stdout)
     assert (found["callers_finished"], found["different"], found["calls"]) == (16, 0, 500)
     assert found["calls_at_once"] >= 16
-    assert found["growth_percent"] < soak.LIMIT
-    assert found["threads_left_by_close"] <= 2  # OpenVINO keeps one more or less; ours would be five
+    assert found["growth_percent"] <= 3
+    assert found["threads_left_by_close"] < 4  # OpenVINO keeps one or two more or less; ours would be four
 
 
 def test_what_differs_is_seen() -> None:
@@ -45,13 +46,21 @@ def test_what_differs_is_seen() -> None:
     assert not soak.same([one], [{"other": one["logits"]}])
 
 
-@pytest.mark.parametrize(("different", "grown", "fails"), [(0, 0.9, False), (1, 0.0, True), (0, 1.0, True)])
+@pytest.mark.parametrize(("different", "grown", "fails"), [(0, 1.0, False), (1, 0.0, True), (0, 1.1, True)])
 def test_what_it_ends_with(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, different: int, grown: float, fails: bool
 ) -> None:
     monkeypatch.setattr(soak, "hammer", lambda *_: {"different": different})
     monkeypatch.setattr(soak, "repeat", lambda *_: {"growth_percent": grown})
-    given: dict[str, Any] = {"engine": "ort", "seconds": 1, "callers": 1, "calls": 1, "threads": 1, "json": True}
+    given: dict[str, Any] = {
+        "engine": "ort",
+        "seconds": 1,
+        "callers": 1,
+        "calls": 1,
+        "limit": 1.0,
+        "threads": 1,
+        "json": True,
+    }
     arguments = argparse.Namespace(model=artifact(tmp_path / "a.clu"), **given)
     if fails:
         with pytest.raises(SystemExit) as ended:
