@@ -25,6 +25,7 @@ SIZE = 64
 CLASSES = (Path(__file__).parent / "classes.txt").read_text(encoding="utf-8").split()
 RADIUS = (16.0, 27.0)  # of the circle that holds the object, in pixels
 MARGIN = 4.0  # pixels between that circle and the border: the default preprocessing of cluinfer crops 3.2
+TURN = np.pi / 6  # an object leans at most so far to either side
 STRETCH = 0.15  # how much the narrower side may lose
 SPREAD = 0.17  # of a texture's two colours: at most so far from their mean, each channel
 NOISE = 0.05  # full width of the noise of each pixel; 1 is black to white
@@ -64,13 +65,13 @@ def _cover(kind: str, rng: np.random.Generator) -> Field:
     """How much of each pixel the object covers: its outline, placed, turned and stretched at random."""
     radius = rng.uniform(*RADIUS)
     row, column = rng.uniform(radius + MARGIN, SIZE - radius - MARGIN, 2)
-    u, v = _turned(_ROWS - np.float32(row), _COLUMNS - np.float32(column), rng.uniform(0, 2 * np.pi))
+    u, v = _turned(np.float32(row) - _ROWS, _COLUMNS - np.float32(column), rng.uniform(-TURN, TURN))
     narrow = rng.uniform(1 - STRETCH, 1)
     distance = _OUTLINES[kind](u / np.float32(radius), v / np.float32(radius * narrow))
     return (np.float32(0.5) - distance * np.float32(radius)).clip(0, 1)
 
 
-# --- Outlines: the distance to the edge, negative inside, 1 the object's radius; v = 0 is the axis of symmetry.
+# --- Outlines: the distance to the edge, negative inside, in radii of the object; u points up, v across.
 
 
 def _length(u: Field, v: Field) -> Field:

@@ -68,8 +68,8 @@ class Recipe:
 _RESNET = IcascConfig("basic", (1, 1, 1, 1), (16, 32, 64, 96), len(CLASSES), (2 * SIZE, 2 * SIZE))
 
 RECIPES = {
-    "fec": Recipe(_cluster_config("fec", (4, 4, 2)), steps=6500),
-    "cluenet": Recipe(_cluster_config("cluenet", (7, 7, 7), layer_scale=False, pool_norm=True), steps=6500),
+    "fec": Recipe(_cluster_config("fec", (4, 4, 2)), steps=3600),
+    "cluenet": Recipe(_cluster_config("cluenet", (7, 7, 7), layer_scale=False, pool_norm=True), steps=3600),
     "icasc": Recipe(_RESNET, steps=3000, attention_losses=True),
     "icasc_plain": Recipe(_RESNET, steps=3000),
 }
