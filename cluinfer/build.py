@@ -11,7 +11,6 @@ Rules:
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -24,10 +23,10 @@ import numpy as np
 
 from cluinfer.artifact import Built, write_artifact
 from cluinfer.engines import ENGINES, Array, Choice, Options, Session, choose_engine, get_engine
-from cluinfer.errors import ArtifactError, CluinferWarning, EngineError, PictureError
+from cluinfer.errors import ArtifactError, EngineError
 from cluinfer.fidelity import Fidelity, percent
 from cluinfer.graph import INPUT, Promise
-from cluinfer.preprocess import Picture, prepare
+from cluinfer.preprocess import Picture
 from cluinfer.timing import Plan, Statistics, statistics, take_turns
 
 if TYPE_CHECKING:
@@ -195,23 +194,15 @@ def _engine(name: str) -> Choice:
 
 
 def _images(promise: Promise, pictures: Sequence[Picture]) -> tuple[Array, str]:
-    """What to compare on, float32 [N, 3, H, W], and what that is. Pictures that cannot be read are left out."""
-    if not pictures:
-        from cluinfer.export.verify import synthetic_images
+    """What to compare on, float32 [N, 3, H, W], and what that is: of many pictures some, evenly chosen."""
+    from cluinfer.export.images import prepare_pictures, synthetic_images
 
+    if not pictures:
         return synthetic_images(NOISE, promise.size), f"{NOISE} images of smooth noise"
-    prepared: list[Array] = []
     count = min(len(pictures), PICTURES)
-    for picture in (pictures[i * len(pictures) // count] for i in range(count)):
-        try:
-            prepared.append(prepare(picture, promise.size, promise.preprocess))
-        except PictureError as error:
-            warnings.warn(f"{error}; left out", CluinferWarning, stacklevel=3)
-            last = error
-    if not prepared:
-        raise PictureError(f"none of the {count} pictures can be read, the last: {last}") from last
-    of = f" of {len(pictures)}" if len(pictures) > len(prepared) else ""
-    return np.stack(prepared), f"{len(prepared)}{of} picture{'s' * (len(pictures) > 1)}"
+    images = prepare_pictures([pictures[i * len(pictures) // count] for i in range(count)], promise)
+    of = f" of {len(pictures)}" if len(pictures) > len(images) else ""
+    return images, f"{len(images)}{of} picture{'s' * (len(pictures) > 1)}"
 
 
 def _candidates(engine: str, precision: str) -> list[str]:

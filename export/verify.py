@@ -23,12 +23,14 @@ from polygraphy.exception import PolygraphyException  # type: ignore[import-unty
 from polygraphy.logger import G_LOGGER  # type: ignore[import-untyped]
 
 from cluinfer.errors import GraphError, ShapeError
+from cluinfer.export.images import prepare_pictures, synthetic_images
 from cluinfer.export.load import load_model
 from cluinfer.export.models import ARCHS
 from cluinfer.export.onnx_file import read_onnx, read_promise
 from cluinfer.export.reference import check_classes, reference_outputs
 from cluinfer.fidelity import MAX_ERROR, MIN_AGREEMENT, NEAR, Fidelity, compare
 from cluinfer.graph import ATTENTION_CLASSES, EVIDENCE_CLASSES, INPUT, ClusterOutput, Promise
+from cluinfer.preprocess import Picture
 
 Array = NDArray[Any]
 Outputs = Mapping[str, Array]
@@ -86,12 +88,13 @@ def verify(
     min_agreement: float = MIN_AGREEMENT,
     max_error: float = MAX_ERROR,
     near: float = NEAR,
+    pictures: Sequence[Picture] = (),
     **overrides: object,
 ) -> Verification:
     """Run the graph or artifact and its checkpoint on the same images and compare everything that it promises.
 
-    `images`: float32 [N, 3, H, W], as the graph takes them. `arch` and `overrides` as for `load_model`; by default the
-    graph's own arch. The thresholds as for `Fidelity.failures`.
+    `images`: float32 [N, 3, H, W], as the graph takes them; or `pictures`, in any form. `arch` and `overrides` as for
+    `load_model`; by default the graph's own arch. The thresholds as for `Fidelity.failures`.
     """
     if Path(reference).suffix == ".pt2":
         raise GraphError(
@@ -101,6 +104,8 @@ def verify(
         promise = candidate.promise
         model = load_model(reference, arch or (promise.arch if promise.arch in ARCHS else None), **overrides)
         check_classes(model, promise, reference)
+        if pictures:
+            images = prepare_pictures(pictures, promise)
         feeds = _feeds(candidate.sides, promise, images, batches)
         runs = list(_run_both(candidate, partial(reference_outputs, model, promise), feeds))
     fidelity = _total(runs, near)
@@ -113,44 +118,6 @@ def verify(
         if not each.passed and name not in named and not fidelity.moved  # it does not tell such images apart
     ]
     return Verification(fidelity, tensors, promise.maps, tuple(failures))
-
-
-def synthetic_images(count: int, size: tuple[int, int], seed: int = 0) -> NDArray[np.float32]:
-    """Smooth noise [count, 3, H, W] with zero mean and unit deviation: octaves of random grids, stretched linearly."""
-    random = np.random.default_rng(seed)
-    images = np.zeros((count, 3, *size))
-    for cells in (2, 4, 8, 16, 32):
-        grid = random.standard_normal((count, 3, cells + 1, cells + 1))
-        images += _stretch(_stretch(grid, 2, size[0]), 3, size[1]) / np.sqrt(cells)
-    images -= images.mean((2, 3), keepdims=True)
-    normal: NDArray[np.float32] = (images / np.maximum(images.std((2, 3), keepdims=True), 1e-6)).astype(np.float32)
-    return normal
-
-
-def _stretch(array: Array, axis: int, size: int) -> Array:
-    """Linear interpolation of one axis to `size` points."""
-    at = np.linspace(0, array.shape[axis] - 1, size)
-    low = np.minimum(at.astype(int), array.shape[axis] - 2)
-    shape = [1] * array.ndim
-    shape[axis] = size
-    share = (at - low).reshape(shape)
-    stretched: Array = array.take(low, axis) * (1 - share) + array.take(low + 1, axis) * share
-    return stretched
-
-
-def read_images(path: str | Path) -> NDArray[np.float32]:
-    """The images of a `.npy` or `.npz` file, float32 [N, 3, H, W]; of several arrays in an `.npz`, the first."""
-    if not Path(path).is_file():
-        raise ShapeError(f"{path}: wanted a .npy or .npz file with images, found none")
-    try:
-        held = np.load(path, allow_pickle=False)
-        array = held if isinstance(held, np.ndarray) else held[held.files[0]]
-    except Exception as error:  # a damaged file can fail in any of NumPy's and zipfile's readers
-        raise ShapeError(f"{path}: not a .npy or .npz file with an array ({_line(error)})") from error
-    if array.dtype != np.float32 or array.ndim != 4 or array.shape[1] != 3 or not len(array):
-        raise ShapeError(f"{path}: wanted images as float32 [N, 3, H, W], got {array.dtype} {list(array.shape)}")
-    images: NDArray[np.float32] = array
-    return images
 
 
 @dataclass(frozen=True)

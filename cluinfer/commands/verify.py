@@ -14,7 +14,9 @@ def declare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", help="an exported graph (.onnx) or an artifact (.clu)")
     parser.add_argument("--reference", required=True, metavar="CHECKPOINT", help="what it was exported from")
     add_model_options(parser)
-    parser.add_argument("--images", metavar="FILE", help=".npy or .npz of float32 [N, 3, H, W]; default: smooth noise")
+    on = parser.add_mutually_exclusive_group()
+    on.add_argument("--pictures", nargs="+", default=[], metavar="DIR", help="real pictures; default: smooth noise")
+    on.add_argument("--images", metavar="FILE", help=".npy or .npz of float32 [N, 3, H, W], as the graph takes them")
     parser.add_argument(
         "--min-agreement", type=float, default=0.998, metavar="SHARE", help="points agreeing, in every layer (0.998)"
     )
@@ -27,7 +29,9 @@ def declare(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Compare, and say whether they are the same."""
     from cluinfer.commands.terminal import DONE, FAULTY, print_json, progress, warnings_as_lines
-    from cluinfer.export.verify import read_images, verify
+    from cluinfer.export.images import read_images
+    from cluinfer.export.verify import verify
+    from cluinfer.picture_files import find_pictures
 
     images = None if arguments.images is None else read_images(arguments.images)
     with progress(keep=False) as step, warnings_as_lines():
@@ -39,6 +43,7 @@ def run(arguments: argparse.Namespace) -> int:
             arch=arguments.arch,
             min_agreement=arguments.min_agreement,
             max_error=arguments.max_logit_error,
+            pictures=find_pictures(arguments.pictures),
             **settings(arguments.set),
         )
     if arguments.json:

@@ -18,7 +18,7 @@ from cluinfer import build as module
 from cluinfer.artifact import read_artifact
 from cluinfer.build import Tried, build
 from cluinfer.cli import main
-from cluinfer.errors import CluinferWarning, EngineError, PictureError
+from cluinfer.errors import EngineError
 from cluinfer.fidelity import Fidelity, compare
 from cluinfer.timing import statistics
 
@@ -117,14 +117,6 @@ def test_many_pictures_are_sampled_evenly(built_model: BuiltModel, monkeypatch: 
     means = images.mean((1, 2, 3))
     kept = module._images(promise, [pictures[0], pictures[3], pictures[6]])[0].mean((1, 2, 3))
     np.testing.assert_array_equal(means, kept)
-
-
-def test_pictures_of_which_none_can_be_read(built_model: BuiltModel) -> None:
-    promise = read_artifact(built_model.artifact).manifest.promise
-    left_out = pytest.warns(CluinferWarning, match=r"gone\.png: wanted a picture, found nothing; left out")
-    with left_out, pytest.raises(PictureError) as error:
-        module._images(promise, ["gone.png"])
-    assert str(error.value) == "none of the 1 pictures can be read, the last: gone.png: wanted a picture, found nothing"
 
 
 # --- which precision is taken

@@ -20,6 +20,7 @@ from onnx_models import tiny
 from cluinfer.cli import main
 from cluinfer.errors import CheckpointError, GraphError, ShapeError
 from cluinfer.export import load_model
+from cluinfer.export.images import read_images, synthetic_images
 from cluinfer.export.models import Config, build, published
 from cluinfer.export.models.config import config
 from cluinfer.export.models.icasc import IcascConfig
@@ -31,7 +32,7 @@ from cluinfer.export.onnx_file import read_promise, write_onnx
 from cluinfer.export.reference import reference_outputs
 from cluinfer.export.to_onnx import to_onnx
 from cluinfer.export.torch_ops import cluster_assign as assign
-from cluinfer.export.verify import measure, read_images, synthetic_images, verify
+from cluinfer.export.verify import measure, verify
 from cluinfer.ops import cluster_assign
 
 COC = config("coc", (1, 1, 1, 1), (32, 64, 96, 128), (2, 2, 4, 4), 24, (2, 2, 2, 2), (4, 2, 1, 1), (1, 1, 1, 1))
@@ -136,6 +137,15 @@ def test_an_artifact_in_its_engine(built_model: BuiltModel, capsys: pytest.Captu
     assert all(each["near_ties"] is not None for each in held["maps"].values())
 
 
+def test_on_real_pictures(built_model: BuiltModel, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["verify", str(built_model.artifact), "--reference", str(built_model.checkpoint), "--json"]
+    assert main([*command, "--pictures", str(built_model.pictures)]) == 0
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["images"] == 3
+    damaged = f"{built_model.pictures / 'damaged.png'}: wanted a picture, found a file of no format that Pillow reads"
+    assert f"cluinfer: warning: {damaged}; left out\n" in printed.err
+
+
 def test_measuring_needs_an_image() -> None:
     with pytest.raises(ShapeError, match="no images to compare with: wanted one at least"):
         measure(lambda images: {}, lambda images, classes: ({}, {}), [])
@@ -225,23 +235,6 @@ def test_images_that_do_not_fit(folder: Path, images: NDArray[Any], message: str
     assert str(error.value) == message
 
 
-def test_files_of_images_that_are_none(tmp_path: Path) -> None:
-    def refused(name: str) -> str:
-        with pytest.raises(ShapeError) as error:
-            read_images(tmp_path / name)
-        return str(error.value).removeprefix(f"{tmp_path / name}: ")
-
-    assert refused("gone.npy") == "wanted a .npy or .npz file with images, found none"
-    (tmp_path / "text.npy").write_text("hello")
-    assert refused("text.npy").startswith("not a .npy or .npz file with an array (")
-    np.savez(tmp_path / "none.npz")
-    assert refused("none.npz").startswith("not a .npy or .npz file with an array (")
-    np.save(tmp_path / "objects.npy", np.array([{}]), allow_pickle=True)
-    assert "allow_pickle" in refused("objects.npy")
-    np.save(tmp_path / "flat.npy", np.zeros(3, np.float32))
-    assert refused("flat.npy") == "wanted images as float32 [N, 3, H, W], got float32 [3]"
-
-
 # --- the reference
 
 
@@ -297,16 +290,6 @@ def test_ids_count_regions_row_by_row(tmp_path: Path) -> None:
             np.testing.assert_array_equal(block, index[:, :, r, c] + first)
         assert margins[each.output].shape == ids.shape
     assert {each.fold for each in promise.maps} == {(4, 4), (2, 2), (1, 1)}
-
-
-def test_synthetic_images_are_smooth_and_always_the_same() -> None:
-    images = synthetic_images(3, (32, 48))
-    assert (images.shape, images.dtype) == ((3, 3, 32, 48), np.float32)
-    np.testing.assert_array_equal(images, synthetic_images(3, (32, 48)))
-    assert not np.array_equal(images, synthetic_images(3, (32, 48), seed=1))
-    np.testing.assert_allclose(images.mean((2, 3)), 0, atol=1e-5)
-    np.testing.assert_allclose(images.std((2, 3)), 1, atol=1e-5)
-    assert np.abs(np.diff(images, axis=3)).mean() < 0.5
 
 
 # --- the command
