@@ -48,9 +48,8 @@ def read_images(path: str | Path) -> NDArray[np.float32]:
         held = np.load(path, allow_pickle=False)
         array = held if isinstance(held, np.ndarray) else held[held.files[0]]
     except Exception as error:  # a damaged file can fail in any of NumPy's and zipfile's readers
-        raise ShapeError(
-            f"{path}: not a .npy or .npz file with an array ({' '.join(str(error).split())[:240] or type(error).__name__})"
-        ) from error
+        said = " ".join(str(error).split())[:240] or type(error).__name__
+        raise ShapeError(f"{path}: not a .npy or .npz file with an array ({said})") from error
     if array.dtype != np.float32 or array.ndim != 4 or array.shape[1] != 3 or not len(array):
         raise ShapeError(f"{path}: wanted images as float32 [N, 3, H, W], got {array.dtype} {list(array.shape)}")
     images: NDArray[np.float32] = array
