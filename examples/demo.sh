@@ -17,14 +17,15 @@ mkdir demo
 echo "Twenty scenes that the model has not seen, ten kinds of objects:"
 run python "$shapes/scenes.py" --out demo/scenes --seed 20 --count 20
 
-printf '\nA trained CLUENet becomes an engine, held against the checkpoint on these scenes:'
-run cluinfer build "$shapes/checkpoints/cluenet.pt" --size 64 --classes "$shapes/classes.txt" --evidence 2 \
+printf '\nA trained FEC becomes an engine, held against the checkpoint on these scenes:'
+run cluinfer build "$shapes/checkpoints/fec.pt" --size 64 --classes "$shapes/classes.txt" --evidence 2 \
     --pictures demo/scenes/*.png -o demo/shapes.clu
 
 printf '\nWhat it sees, and which pixels it put together for it:'
-run cluinfer predict demo/shapes.clu demo/scenes/*.png --top 2 --report demo/report.html --overlay demo/overlays
+run cluinfer predict demo/shapes.clu demo/scenes/*.png --top 2 --report demo/report.html --overlay demo/overlays \
+    --show segments
 
 printf '\nHow fast it is here:'
 run cluinfer bench demo/shapes.clu --seconds 5
 
-printf '\nOpen demo/report.html in a browser: every picture with its clusters, and how they became the answer.\n'
+printf '\nOpen demo/report.html in a browser: every picture with its clusters, and each head and stage of it.\n'
