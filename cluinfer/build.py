@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cluinfer.artifact import Built, write_artifact
-from cluinfer.engines import ENGINES, Array, Choice, Options, Session, choose_engine, get_engine
+from cluinfer.engines import ENGINES, Array, Choice, Engine, Options, Session, choose_engine, get_engine
 from cluinfer.errors import ArtifactError, EngineError
 from cluinfer.fidelity import Fidelity, percent
 from cluinfer.graph import INPUT, Promise
@@ -52,6 +52,7 @@ class Tried:
     latency: Statistics | None = None
     fidelity: Fidelity | None = None
     reason: str = ""  # why it was not taken
+    blob: bytes = field(default=b"", repr=False)
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -137,30 +138,12 @@ def build(
     options = Options(hint=hint, threads=threads, batch=batch)
     source = read_source(model, arch, settings, size, maps, evidence, attention, classes, progress)
     images, what = _images(source.promise, pictures)
-    with ExitStack() as opened:
-        sessions: dict[str, Session] = {}
-        blobs: dict[str, bytes] = {}
-        tried: dict[str, Tried] = {}
-        for each in _candidates(name, precision):
-            progress(f"compiling for {name} in {each}")
-            try:
-                blobs[each], sessions[each] = _compile(name, source.content, replace(options, precision=each))
-                opened.enter_context(sessions[each])
-            except EngineError as error:
-                if precision != AUTO or each == "fp32":
-                    raise
-                tried[each] = Tried(each, reason=str(error))
-        progress("measuring the latency")
-        latencies = _latencies(sessions, source.promise, batch)
-        for each, session in sessions.items():
-            progress(f"comparing {each} with {source.name} on {what}")
-            tried[each] = Tried(each, latencies[each], _compare(session, source, images))
-    rows, taken = _choose([tried[each] for each in _candidates(name, precision)])
+    tried = _try(get_engine(name), precision, source, options, images, what, progress)
+    rows, taken = _choose(tried)
     if precision == AUTO:
         rows += (Tried("int8", reason=f"not tried: {_NO_INT8}"),)
     progress(f"writing {target}")
-    compiler, now = get_engine(name), datetime.now(timezone.utc).isoformat(timespec="seconds")
-    built = Built(name, taken.precision, hint, batch, compiler.versions(), compiler.machine(), now)
+    built = _built(get_engine(name), replace(options, precision=taken.precision))
     assert taken.fidelity is not None and taken.latency is not None
     measured = {
         **taken.fidelity.to_dict(),
@@ -169,7 +152,7 @@ def build(
         "latency_ms": taken.latency.to_dict(),
         "threads": threads,
     }
-    write_artifact(target, source.content, blobs[taken.precision], source.promise, built, measured)
+    write_artifact(target, source.content, taken.blob, source.promise, built, measured)
     return Summary(target, source.promise, built, why, rows, source.name, what, threads, _failures(taken))
 
 
@@ -205,15 +188,35 @@ def _images(promise: Promise, pictures: Sequence[Picture]) -> tuple[Array, str]:
     return images, f"{len(images)}{of} picture{'s' * (len(pictures) > 1)}"
 
 
-def _candidates(engine: str, precision: str) -> list[str]:
-    """The precisions to try, fp32 first."""
-    return [each for each in PRECISIONS if each in get_engine(engine).precisions] if precision == AUTO else [precision]
-
-
-def _compile(engine: str, graph: bytes, options: Options) -> tuple[bytes, Session]:
-    compiler = get_engine(engine)
-    blob = compiler.compile(graph, options)
-    return blob, compiler.load(blob, options)
+def _try(
+    engine: Engine, precision: str, source: Source, options: Options, images: Array, what: str, progress: Progress
+) -> list[Tried]:
+    """This precision, or for auto each that the engine has, fp32 first: compiled, timed in turns, compared."""
+    wanted = [each for each in PRECISIONS if each in engine.precisions] if precision == AUTO else [precision]
+    blobs: dict[str, bytes] = {}
+    refused: dict[str, str] = {}
+    with ExitStack() as opened:
+        sessions: dict[str, Session] = {}
+        for each in wanted:
+            progress(f"compiling for {engine.name} in {each}")
+            with_it = replace(options, precision=each)
+            try:
+                blobs[each] = engine.compile(source.content, with_it)
+                sessions[each] = opened.enter_context(engine.load(blobs[each], with_it))
+            except EngineError as error:
+                if each == wanted[0]:
+                    raise
+                refused[each] = str(error)
+        progress("measuring the latency")
+        latencies = _latencies(sessions, source.promise, options.batch)
+        tried = []
+        for each in wanted:
+            if each in refused:
+                tried.append(Tried(each, reason=refused[each]))
+                continue
+            progress(f"comparing {each} with {source.name} on {what}")
+            tried.append(Tried(each, latencies[each], _compare(sessions[each], source, images), blob=blobs[each]))
+    return tried
 
 
 def _latencies(sessions: Mapping[str, Session], promise: Promise, batch: int) -> dict[str, Statistics]:
@@ -228,6 +231,12 @@ def _compare(session: Session, source: Source, images: Array) -> Fidelity:
 
     feeds = (images[start : start + BATCH] for start in range(0, len(images), BATCH))
     return measure(lambda batch: session.run({INPUT: batch}), source.reference, feeds)
+
+
+def _built(engine: Engine, options: Options) -> Built:
+    now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    built_for = (engine.name, options.precision, options.hint, options.batch)
+    return Built(*built_for, engine.versions(), engine.machine(), now)
 
 
 def _choose(tried: Sequence[Tried]) -> tuple[tuple[Tried, ...], Tried]:
