@@ -5,7 +5,7 @@ Rules:
 - What comes out is held against the checkpoint in PyTorch, on real pictures if there are some, else on smooth noise. A
   program or a graph has no checkpoint: there the graph itself, in ONNX Runtime in float32, is the reference.
 - Precision "auto" compiles every precision that the engine has and takes the fastest that keeps what the model sees:
-  the likeliest class of every picture, and 98 % of the points of all cluster maps together. fp32 is what remains.
+  the likeliest class of every picture, and 98 % of the points of all cluster maps together. Else it is fp32.
 - Nothing is written before all of this has worked, and then in one step: a build that ends early leaves nothing.
 """
 
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 AUTO = "auto"
 PRECISIONS = ("fp32", "bf16", "fp16", "int8", AUTO)
+WORTH = 1.05  # how many times faster than fp32 a precision must be: less is within what a short measurement is off by
 TOP1, AGREEMENT = 1.0, 0.98  # what a precision must keep: of the pictures' likeliest classes, of all maps' points
 PICTURES, NOISE = 64, 16  # how many are compared: of those given, evenly chosen, or made
 BATCH = 8  # images compared at once
@@ -240,12 +241,23 @@ def _built(engine: Engine, options: Options) -> Built:
 
 
 def _choose(tried: Sequence[Tried]) -> tuple[tuple[Tried, ...], Tried]:
-    """The fastest that keeps what the model sees; fp32, the first, is taken whatever it keeps."""
-    rows = [tried[0], *(replace(each, reason=each.reason or "; ".join(_lost(each.fidelity))) for each in tried[1:])]
-    good = [each for each in rows if each.latency and not each.reason]
-    taken = min(good, key=lambda each: each.latency.median if each.latency else 0.0)
-    slower = f"slower than {taken.precision}"
-    return tuple(replace(each, reason=slower) if each in good and each is not taken else each for each in rows), taken
+    """The fastest that keeps what the model sees; fp32, the first, where no other is faster beyond doubt."""
+    first = tried[0]
+    rows = [first, *(replace(each, reason=each.reason or "; ".join(_lost(each.fidelity))) for each in tried[1:])]
+    taken = min((each for each in rows if not each.reason), key=_median)
+    if _median(taken) * WORTH > _median(first):
+        taken = first
+    for i, each in enumerate(rows):
+        if each is not taken and not each.reason:
+            doubtful = f"less than {percent(WORTH - 1)} faster than {taken.precision}"
+            reason = f"slower than {taken.precision}" if _median(each) >= _median(taken) else doubtful
+            rows[i] = replace(each, reason=reason)
+    return tuple(rows), taken
+
+
+def _median(each: Tried) -> float:
+    assert each.latency is not None  # of what has run
+    return each.latency.median
 
 
 def _lost(fidelity: Fidelity | None) -> list[str]:

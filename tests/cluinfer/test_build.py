@@ -139,6 +139,7 @@ def tried(precision: str, milliseconds: float, top1: int = 10, moved: int = 0) -
     [
         ([tried("fp32", 2), tried("bf16", 1)], "bf16", ["slower than bf16", ""]),
         ([tried("fp32", 1), tried("bf16", 2)], "fp32", ["", "slower than fp32"]),
+        ([tried("fp32", 1), tried("bf16", 0.96)], "fp32", ["", "less than 5 % faster than fp32"]),
         (
             [tried("fp32", 2), tried("bf16", 1, top1=9)],
             "fp32",
