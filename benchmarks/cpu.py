@@ -158,17 +158,26 @@ def throughput(arch: str, threads: int, rounds: int) -> dict[str, float]:
     return rates
 
 
-def scaling(arch: str, threads: int, rounds: int) -> dict[str, float]:
-    """Ours at growing sizes; linear in points means four times a step."""
-    table: dict[str, float] = {}
+def scaling(arch: str, threads: int, rounds: int) -> dict[str, dict[str, float]]:
+    """Ours and its floor at growing sizes; linear in points means four times a step.
+
+    A pool has a centre for every four points, so its cost grows with their square; `python -m benchmarks.kernels
+    --scaling` shows the operators whose centres stay as many.
+    """
+    options = Options(threads=threads)
+    table: dict[str, dict[str, float]] = {"ours": {}, "floor": {}}
     for size in (224, 448, 896):
-        taken = take_turns({"ours": ours(arch, Options(threads=threads), size)}, image(1, size), rounds)
-        table[str(size)] = float(np.median(taken["ours"]))
-    steps = list(table.values())
-    growth = ", ".join(f"{b / a:.2f}" for a, b in pairwise(steps))
-    print(
-        f"scaling: {', '.join(f'{k}: {v:.1f} ms' for k, v in table.items())}; a step costs {growth} times", flush=True
-    )
+        without = contestants.runner(contestants.floor(models.our_onnx(arch, size), options))
+        taken = take_turns({"ours": ours(arch, options, size), "floor": without}, image(1, size), rounds)
+        for name, values in taken.items():
+            table[name][str(size)] = float(np.median(values))
+    for name, row in table.items():
+        growth = ", ".join(f"{b / a:.2f}" for a, b in pairwise(row.values()))
+        print(
+            f"scaling, {name}: {', '.join(f'{size}: {ms:.1f} ms' for size, ms in row.items())}; "
+            f"a step costs {growth} times",
+            flush=True,
+        )
     return table
 
 

@@ -1,6 +1,6 @@
 """Times the native CPU kernels at the models' real sizes (224x224, batch 1), beside PyTorch's bmm + max.
 
-    python -m benchmarks.kernels [--threads 2] [--isa -1] [--repeats 50]
+    python -m benchmarks.kernels [--threads 2] [--isa -1] [--repeats 50] [--scaling]
 
 Channels-last maps, outputs allocated once, warm cache, alternating with nothing: a kernel's own cost, not a network's.
 `peak` is the best that PyTorch's own float32 matrix product reaches at that moment; the pool's 8-bit screen may
@@ -13,6 +13,7 @@ import argparse
 import ctypes
 import time
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -137,12 +138,51 @@ def cases(isa: int, threads: int) -> Iterator[tuple[str, float, int, Callable[[]
             yield f"{arch} gather {stage}", 0.0, blocks, ours, theirs
 
 
+def growing(isa: int, threads: int) -> Iterator[tuple[str, int, Callable[[], object]]]:
+    """The first stage's mixers as the picture grows from 224 to 448 and 896 pixels a side, their centres as many."""
+    rng = np.random.default_rng(1)
+    one, zero, two = ctypes.c_float(1.0), ctypes.c_float(0.0), ctypes.c_float(2.0)
+    heads, d = 4, 24
+    for side in (56, 112, 224):
+        both = random_map(2 * heads * d, side)
+        f, v = both[:, : heads * d], both[:, heads * d :]
+        out = native._empty(f.shape, True)
+        maps = native._map(f), native._map(v)
+        for name, grid, fold, weighted in (("FEC mixer, 16 centres", 4, 1, 0), ("CoC mixer, 64 regions of 4", 2, 8, 1)):
+            shape = native._map_shape(f, Layout(heads, (grid, grid), (fold, fold)))
+            how = one, zero, ctypes.c_int32(weighted), native._map(out), None, None
+            yield name, side, direct("cluster_block", isa, threads, shape, *maps, *how)
+        shape, m = native._map_shape(f, Layout(heads, (7, 7))), ctypes.c_int64(49)
+        centres = rng.standard_normal((heads, d, 49), dtype=np.float32)
+        aggregated = np.empty_like(centres), np.empty_like(centres)
+        yield "CLUENet aggregation, 49", side, direct("aggregate", isa, threads, shape, *maps, two, None, *aggregated)
+        index, weight = np.empty((heads, side * side), np.int32), np.empty((heads, side * side), np.float32)
+        how_assigned = one, zero, ctypes.c_int32(1), index, weight
+        assign = direct("assign", isa, threads, shape, maps[0], centres, m, *how_assigned)
+        yield "CLUENet assignment, 49", side, assign
+
+
+def show_scaling(isa: int, threads: int, repeats: int) -> None:
+    """Linear in the points means four times a step, sixteen times both."""
+    table: dict[str, list[float]] = {}
+    for name, _, ours in growing(isa, threads):
+        table.setdefault(name, []).append(float(np.median(times(ours, repeats))) * 1e3)
+    print(f"{'ms at 224, 448, 896 pixels':32}{'':26}{'a step, both':>14}")
+    for name, row in table.items():
+        steps = "".join(f"{b / a:7.2f}" for a, b in (*pairwise(row), (row[0], row[-1])))
+        print(f"{name:32}" + "".join(f"{value:8.2f}" for value in row) + f"  {steps}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Time the native CPU kernels at the models' real sizes.")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--isa", type=int, default=-1, help="number in the list of instruction sets, -1 the best")
     parser.add_argument("--repeats", type=int, default=50)
+    parser.add_argument("--scaling", action="store_true", help="only the first stage's mixers, as the picture grows")
     arguments = parser.parse_args()
+    if arguments.scaling:
+        show_scaling(arguments.isa, arguments.threads, arguments.repeats)
+        return
     torch.set_num_threads(arguments.threads)
     limit = peak(arguments.repeats)
     print(f"{native.isas()[arguments.isa]}, {arguments.threads} threads, peak {limit / 1e9:.0f} GFLOP/s; microseconds")
