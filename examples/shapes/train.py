@@ -69,7 +69,7 @@ _RESNET = IcascConfig("basic", (1, 1, 1, 1), (16, 32, 64, 96), len(CLASSES), (2 
 
 RECIPES = {
     "fec": Recipe(_cluster_config("fec", (4, 4, 2)), steps=3600),
-    "cluenet": Recipe(_cluster_config("cluenet", (7, 7, 7), layer_scale=False, pool_norm=True), steps=3600),
+    "cluenet": Recipe(_cluster_config("cluenet", (7, 7, 7), layer_scale=False, pool_norm=True), steps=2600),
     "icasc": Recipe(_RESNET, steps=3000, attention_losses=True),
     "icasc_plain": Recipe(_RESNET, steps=3000),
 }
