@@ -15,6 +15,7 @@ from cluinfer.errors import ShapeError
 from cluinfer.export.models import ARCHS, build, published
 from cluinfer.export.models.config import ClusterConfig, override
 from cluinfer.export.nn import watch_clusters
+from cluinfer.export.nn.margins import watch_margins
 
 
 @pytest.fixture(autouse=True)
@@ -23,6 +24,7 @@ def _no_gradients() -> Iterator[None]:
         yield
 
 
+TIE = 1e-12  # of two similarities in float64: rounding alone says which is larger, and differs between processors
 CLUSTER_ARCHS = [name for name, config in ARCHS.items() if isinstance(config, ClusterConfig)]
 MILLIONS = {  # at 100 classes
     "cluenet_micro": "3.02",
@@ -85,7 +87,8 @@ def test_parameters_are_the_published_number(arch: str, millions: str) -> None:
 def test_equal_to_the_published_formulation(arch: str, size: tuple[int, int], options: dict[str, object]) -> None:
     """Where no golden case is: other sizes, non-square inputs, other class counts, other grids and folds.
 
-    In float64: in float32 a single near tie may fall the other way, and the layers after it with it.
+    In float64: in float32 a single near tie may fall the other way, and the layers after it with it. Ties are left:
+    where a grid has more cells than the map has points, centres are equal, and it does not matter which one is taken.
     """
     classes = options.pop("num_classes", 7)
     theirs = build_published(arch, num_classes=classes, **options).eval()
@@ -95,10 +98,11 @@ def test_equal_to_the_published_formulation(arch: str, size: tuple[int, int], op
     ours = cluster_model(arch, classes, **options).double()
     image = torch.from_numpy(golden_cases.weights().image(3, (2, 3, *size))).double()
     wanted = theirs.double()(image)
-    with watch_clusters(ours) as seen:
+    with watch_clusters(ours) as seen, watch_margins() as margins:
         got = ours(image)
     for path, layer in cluster_layers(theirs).items():
-        assert torch.equal(seen[path].index.long(), layer.last_index.long()), path
+        same = seen[path].index == layer.last_index
+        assert torch.all(same | (margins.of(seen[path]) < TIE)), path
     torch.testing.assert_close(got, wanted)
 
 
