@@ -7,52 +7,93 @@ import logging
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
 import onnx
 import onnx_ir as ir
 import torch
-from onnx_ir.passes.common import RemoveUnusedNodesPass
-from onnxscript import optimizer
+from onnx_ir.passes.common import (
+    CommonSubexpressionEliminationPass,
+    DeduplicateInitializersPass,
+    InlinePass,
+    LiftConstantsToInitializersPass,
+    RemoveUnusedNodesPass,
+    RemoveUnusedOpsetsPass,
+)
+from onnxscript import optimizer, rewriter
+from onnxscript.rewriter.rules import common as rules
 from onnxscript.values import Op, Opset
 
 import cluinfer.export.torch_ops  # noqa: F401 - registers the operators that the table below translates
 from cluinfer.errors import GraphError
+from cluinfer.export.spare import spare
 from cluinfer.ops.functions import OPSET
 from cluinfer.ops.schema import DOMAIN, OPERATORS, VERSION
 
 LAYER = "cluinfer.layer"  # node metadata: the module path of the layer that a node comes from
 LAYOUT = "cluinfer.layout"  # node metadata of ClusterAssign: heads, fold, region, grid, see export.nn.layout
 
+# Those of onnxscript's rules that the recognition of clusterings relies on. All of them, as in `optimizer.optimize`,
+# take as long as the translation itself.
+RULES = (
+    rules.collapse_slice_rule,
+    rules.collapse_slice2_rule,
+    rules.no_op_transpose_rule,
+    rules.unsqueeze_unsqueeze_rule,
+)
+
 
 def translate(program: torch.export.ExportedProgram, inputs: Sequence[str], outputs: Sequence[str]) -> ir.Model:
     """The plain graph: constants folded, cluinfer nodes with all attributes set and their layer noted, nothing else."""
     try:
         with _quiet():
-            exported = torch.onnx.export(
-                program,
-                dynamo=True,
-                opset_version=OPSET,
-                optimize=False,
-                verbose=False,
-                input_names=list(inputs),
-                output_names=list(outputs),
-                custom_translation_table=_table(),
-            )
+            model = _export(program, inputs, outputs)
     except Exception as error:
         raise GraphError(_explain(program, error)) from error
-    assert exported is not None
-    model = exported.model
     _note_layers(model)
     with _quiet():
-        optimizer.optimize(model, num_iterations=2, onnx_shape_inference=False)
+        _tidy(model)
     for node in list(model.graph):
         if node.domain == DOMAIN and node.op_type == "ClusterAssign":
             _bind(node)
     RemoveUnusedNodesPass()(model)
     model.opset_imports[DOMAIN] = VERSION
     return model
+
+
+def _export(program: torch.export.ExportedProgram, inputs: Sequence[str], outputs: Sequence[str]) -> ir.Model:
+    """PyTorch's own translation, unoptimized."""
+    export = partial(
+        torch.onnx.export,
+        dynamo=True,
+        opset_version=OPSET,
+        optimize=False,
+        verbose=False,
+        input_names=list(inputs),
+        output_names=list(outputs),
+        custom_translation_table=_table(),
+    )
+    try:
+        exported = export(spare(program))
+    except Exception:  # of any kind: an operator without translation, or a PyTorch that does not know such programs
+        exported = export(program)
+    assert exported is not None
+    return exported.model
+
+
+def _tidy(model: ir.Model) -> None:
+    """Inline functions, fold constants and name them, and do once what is done several times."""
+    InlinePass()(model)
+    optimizer.fold_constants(model, onnx_shape_inference=False)
+    if rewriter.RewritePass(RULES)(model).modified:
+        optimizer.fold_constants(model, onnx_shape_inference=False)
+    RemoveUnusedNodesPass()(model)
+    LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
+    DeduplicateInitializersPass()(model)
+    CommonSubexpressionEliminationPass()(model)
+    RemoveUnusedOpsetsPass()(model)
 
 
 def _table() -> dict[Any, Any]:

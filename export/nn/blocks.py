@@ -118,7 +118,7 @@ def with_coordinates(image: Tensor) -> Tensor:
     height, width = image.shape[2], image.shape[3]
     rows = torch.arange(height, device=image.device, dtype=image.dtype) / (height - 1) - 0.5
     columns = torch.arange(width, device=image.device, dtype=image.dtype) / (width - 1) - 0.5
-    grid = torch.stack(torch.meshgrid(rows, columns, indexing="ij"))
+    grid = torch.stack([rows[:, None].expand(height, width), columns.expand(height, width)])
     return torch.cat([image, grid.expand(image.shape[0], -1, -1, -1)], dim=1)
 
 
