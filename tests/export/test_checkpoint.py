@@ -130,6 +130,7 @@ def test_truncated_files(tmp_path: Path, size: int) -> None:
 def test_damaged_bytes_never_escape_as_other_errors(tmp_path: Path) -> None:
     whole = saved(tmp_path, STATE).read_bytes()
     random = np.random.default_rng(0)
+    messages = []
     for trial in range(60):
         broken = bytearray(whole)
         for position in random.integers(0, len(whole), 8):
@@ -139,7 +140,9 @@ def test_damaged_bytes_never_escape_as_other_errors(tmp_path: Path) -> None:
         try:
             read_state_dict(path)  # the damage may have missed everything that counts
         except CheckpointError as error:
-            assert "\n" not in str(error)
+            messages.append(str(error))
+    assert len(messages) >= 30
+    assert [message for message in messages if "\n" in message] == []
 
 
 def test_what_is_not_a_checkpoint(tmp_path: Path) -> None:
