@@ -307,12 +307,14 @@ class _Reader(Fields):
 
 
 def _check_plain(value: Any) -> None:
-    """The fidelity is free, but it is shown on terminals: no text in it moves a cursor or paints."""
+    """The fidelity is free, but it is shown: no text in it moves a cursor or paints, every number is one in JSON."""
     waiting = [value]
     while waiting:
         each = waiting.pop()
         if isinstance(each, str) and not each.isprintable():
             raise ArtifactError(f"the manifest is wrong: fidelity holds {each!r:.60}, which is not plain text")
+        if isinstance(each, int | float) and not abs(each) <= sys.float_info.max:  # 1e999 is read as infinity
+            raise ArtifactError(f"the manifest is wrong: fidelity holds {each!r:.60}, which is no finite number")
         if isinstance(each, Mapping):
             waiting += [*each, *each.values()]
         elif isinstance(each, list):

@@ -4,6 +4,12 @@ Each message says what was wanted, what came, and what to do.
 """
 
 
+def one_line(text: str, limit: int = 300) -> str:
+    """What comes from elsewhere as part of a message: one line of so many characters, none of which moves a cursor."""
+    line = " ".join(text[: 8 * limit].split())[:limit]
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in line)
+
+
 class CluinferError(Exception):
     """Anything that is wrong with an input, a file or the machine, rather than with cluinfer."""
 

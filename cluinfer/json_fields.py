@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from cluinfer.errors import CluinferError
+from cluinfer.errors import CluinferError, one_line
 
 LIMIT = 1 << 16  # no side, count or index of a real graph exceeds this
 
@@ -51,7 +51,7 @@ class Fields:
         """A whole number in low..high."""
         value: int = self.take(name, int)
         if not low <= value <= high:
-            raise self.wrong(f"{self.path}{name} = {value} is not in {low}..{high}")
+            raise self.wrong(f"{self.path}{name} = {value!r:.60} is not in {low}..{high}")
         return value
 
     def real(self, name: str | int) -> float:
@@ -86,4 +86,4 @@ class Fields:
     def end(self) -> None:
         """Refuse what has not been taken."""
         if self.held:
-            raise self.wrong(f"unknown field {self.path}{next(iter(self.held))!s:.60}")
+            raise self.wrong(f"unknown field {self.path}{one_line(str(next(iter(self.held))), 60)}")

@@ -19,7 +19,7 @@ ENGINES = {  # name: module, class; best first
 def get_engine(name: str) -> Engine:
     """The engine of this name, whether or not it can work here (`check` says that)."""
     if name not in ENGINES:
-        raise EngineError(f"there is no engine {name!r}; there are: {', '.join(ENGINES)}")
+        raise EngineError(f"there is no engine {name!r:.60}; there are: {', '.join(ENGINES)}")
     module, kind = ENGINES[name]
     engine: Engine = getattr(import_module(module), kind)()
     return engine

@@ -389,6 +389,7 @@ WRONG: list[tuple[str, Any, str]] = [
     ("built.precision", MISSING, "built.precision must be str, got None"),
     ("built.hint", "speed", "built.hint must be latency or throughput, got 'speed'"),
     ("built.batch", 0, "built.batch = 0 is not in 1..65536"),
+    ("built.batch", 10**400, f"built.batch = {'1' + '0' * 59} is not in 1..65536"),
     ("built.batch", 1.0, "built.batch must be int, got 1.0"),
     ("built.versions", [], "built.versions must be dict, got []"),
     ("built.versions", {"numpy": 2}, "built.versions.numpy must be str, got 2"),
@@ -400,6 +401,7 @@ WRONG: list[tuple[str, Any, str]] = [
     ("built.more", 1, "unknown field built.more"),
     ("fidelity", MISSING, "fidelity must be dict, got None"),
     ("fidelity", [], "fidelity must be dict, got []"),
+    ("fidelity.a", [{"b": 10**400}], f"fidelity holds {'1' + '0' * 59}, which is no finite number"),
     ("fidelity.a", ["\x1b[2J"], "fidelity holds '\\x1b[2J', which is not plain text"),
     ("fidelity.a", {"b": [{"c\n": 1}]}, "fidelity holds 'c\\n', which is not plain text"),
     ("entries", None, "entries must be dict, got None"),
@@ -411,6 +413,7 @@ WRONG: list[tuple[str, Any, str]] = [
     ("entries/engine.bin/sha256", "AB" * 32, "entries.engine.bin.sha256 must be 64 hexadecimal digits, got 'ABAB"),
     ("entries/engine.bin/more", 1, "unknown field entries.engine.bin.more"),
     ("more", 1, "unknown field more"),
+    ("\x1b[2J", 1, "unknown field \\x1b[2J"),
 ]
 
 
@@ -429,6 +432,14 @@ def test_every_field_is_checked(path: Path, where: str, value: Any, message: str
     got = refused(path)
     assert got.startswith(f"the manifest is wrong: {message}")
     assert got == f"the manifest is wrong: {message}" or "ABAB" in message
+
+
+def test_a_number_too_large_to_be_one(path: Path) -> None:
+    """JSON has no infinity, but Python reads 1e999 as such, and could not write it again."""
+    rewritten(path, lambda held: held.update(fidelity={"latency_ms": {"median": 0.25}}))
+    manifest = read_artifact(path).manifest.to_json()
+    rewritten(path, manifest.replace("0.25", "-1e999").encode())
+    assert refused(path) == "the manifest is wrong: fidelity holds -inf, which is no finite number"
 
 
 def test_entries_that_are_not_listed(path: Path) -> None:
