@@ -9,7 +9,7 @@ import warnings
 
 from cluinfer.artifact import Artifact
 from cluinfer.engines import Engine, Options, Session, get_engine
-from cluinfer.errors import ArtifactError, CluinferError, EngineError, EngineWarning
+from cluinfer.errors import ArtifactError, CluinferError, EngineError, EngineWarning, one_line
 from cluinfer.graph import INPUT
 
 DEVICES = ("CPU", "GPU")
@@ -80,7 +80,7 @@ def _check(artifact: Artifact, session: Session) -> None:
     if not fits or taken[INPUT][0] != "float32" or len(taken[INPUT][1]) != 4:
         text = ", ".join(f"{name} {each}" for name, each in session.inputs.items()) or "nothing"
         wanted = f"{INPUT} float32 [?, 3, {promise.size[0]}, {promise.size[1]}]"
-        raise ArtifactError(f"{artifact.path}: its engine takes {text:.200}, the manifest says {wanted}")
+        raise ArtifactError(f"{artifact.path}: its engine takes {one_line(text, 200)}, the manifest says {wanted}")
     if set(session.outputs) != set(promise.outputs):
-        given, wanted = ", ".join(session.outputs), ", ".join(promise.outputs)
-        raise ArtifactError(f"{artifact.path}: its engine gives {given:.200}, the manifest says {wanted:.200}")
+        given, wanted = (one_line(", ".join(names), 200) for names in (session.outputs, promise.outputs))
+        raise ArtifactError(f"{artifact.path}: its engine gives {given}, the manifest says {wanted}")

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from cluinfer.engines.base import Options
-from cluinfer.errors import EngineError
+from cluinfer.errors import EngineError, one_line
 
 _MAGIC = b"cluinfer %s 1 "
 
@@ -36,4 +36,5 @@ def check_made_for(head: Mapping[str, Any], options: Options) -> None:
     """Refuse to load what was compiled for another precision or batch."""
     for name in ("precision", "batch"):
         if head[name] != getattr(options, name):
-            raise EngineError(f"compiled for {name} {head[name]}, {getattr(options, name)} is wanted: compile it again")
+            made, wanted = one_line(str(head[name]), 60), getattr(options, name)
+            raise EngineError(f"compiled for {name} {made}, {wanted} is wanted: compile it again")

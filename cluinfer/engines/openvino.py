@@ -14,7 +14,8 @@ import os
 import sys
 import warnings
 from collections import deque
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from importlib import resources
 from pathlib import Path
@@ -26,7 +27,8 @@ import numpy as np
 from cluinfer import forks
 from cluinfer.engines import blob as blobs
 from cluinfer.engines.base import THROUGHPUT, Array, Engine, Input, Options, Session
-from cluinfer.errors import EngineError, EngineWarning, MissingPackageError
+from cluinfer.engines.self_contained import check_self_contained
+from cluinfer.errors import EngineError, EngineWarning, MissingPackageError, one_line
 
 OVERRIDE = "CLUINFER_OPENVINO"  # path of the extension to load instead; empty for none
 _NAMES = {"win32": "cluinfer_openvino.dll", "darwin": "libcluinfer_openvino.dylib"}
@@ -54,9 +56,10 @@ class OpenVINOEngine(Engine):
     def compile(self, graph: bytes, options: Options) -> bytes:
         """Fuse for this engine and compile."""
         _check_precision(options.precision)
+        check_self_contained(graph)
         core, library = _core()
         made: dict[str, int] = {}
-        try:
+        with _errors("cannot compile the graph"):
             model = core.read_model(io.BytesIO(graph))
             if library:
                 from cluinfer.engines.openvino_fusion import fuse
@@ -65,8 +68,6 @@ class OpenVINOEngine(Engine):
             _fix_batch(model, options.batch)
             compiled = core.compile_model(model, "CPU", _settings(options))
             exported: bytes = compiled.export_model().getvalue()
-        except RuntimeError as error:
-            raise EngineError(f"OpenVINO cannot compile the graph: {_first_line(error)}") from error
         head = {
             "openvino": _openvino().get_version(),
             "precision": options.precision,
@@ -82,16 +83,16 @@ class OpenVINOEngine(Engine):
         core, library = _core()
         here = _openvino().get_version()
         if head["openvino"] != here:
-            raise EngineError(f"compiled by OpenVINO {head['openvino']}, this is {here}: compile the graph again")
+            raise EngineError(
+                f"compiled by OpenVINO {one_line(head['openvino'], 60)}, this is {here}: compile the graph again"
+            )
         if head["native"] and not library:
             raise EngineError("compiled with the native operators, which are missing here: compile the graph again")
         blobs.check_made_for(head, options)
         _check_precision(options.precision)
-        try:
+        with _errors("cannot load the compiled graph"):
             compiled = core.import_model(io.BytesIO(exported), "CPU", _settings(options))
-        except RuntimeError as error:
-            raise EngineError(f"OpenVINO cannot load the compiled graph: {_first_line(error)}") from error
-        return OpenVINOSession(compiled, options.batch)
+            return OpenVINOSession(compiled, options.batch)
 
 
 class OpenVINOSession(Session):
@@ -111,15 +112,14 @@ class OpenVINOSession(Session):
         done: list[list[Array]] = []
         working: deque[Any] = deque()
         try:
-            for piece in self.pieces(feeds):
-                request = self._take(working, done)
-                working.append(request)
-                # Shared always: after a shared array, one to be copied would be written over it.
-                request.start_async(piece, share_inputs=True)
-            while working:
-                self._finish(working, done)
-        except RuntimeError as error:
-            raise EngineError(f"OpenVINO failed: {_first_line(error)}") from error
+            with _errors("failed"):
+                for piece in self.pieces(feeds):
+                    request = self._take(working, done)
+                    working.append(request)
+                    # Shared always: after a shared array, one to be copied would be written over it.
+                    request.start_async(piece, share_inputs=True)
+                while working:
+                    self._finish(working, done)
         finally:
             for request in working:
                 with suppress(RuntimeError):
@@ -146,6 +146,15 @@ class OpenVINOSession(Session):
         done.append([np.array(request.get_output_tensor(i).data) for i in range(len(self.outputs))])
         working.popleft()
         self._free_requests.put(request)
+
+
+@contextmanager
+def _errors(what: str) -> Iterator[None]:
+    """Beside its own, OpenVINO has those of the names in a graph that are no UTF-8."""
+    try:
+        yield
+    except (RuntimeError, ValueError, TypeError) as error:
+        raise EngineError(f"OpenVINO {what}: {_first_line(error)}") from error
 
 
 def describe(blob: bytes) -> tuple[dict[str, Any], bytes]:
@@ -202,7 +211,7 @@ def _core() -> tuple[Any, str]:
 
 def _check_precision(precision: str) -> None:
     if precision not in _PRECISIONS:
-        raise EngineError(f"the OpenVINO engine has precisions {', '.join(_PRECISIONS)}, got {precision!r}")
+        raise EngineError(f"the OpenVINO engine has precisions {', '.join(_PRECISIONS)}, got {precision!r:.60}")
     if precision == "bf16":
         if not _computes_bf16():
             raise EngineError("this CPU does not compute in bf16, which would be slower than fp32: choose fp32")
@@ -248,4 +257,4 @@ def _input(port: Any) -> Input:
 
 def _first_line(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return next((line for line in reversed(lines) if not line.startswith("at ")), type(error).__name__)[:300]
+    return one_line(next((line for line in reversed(lines) if not line.startswith("at ")), type(error).__name__))

@@ -23,7 +23,8 @@ from cluinfer import forks
 from cluinfer.engines import blob as blobs
 from cluinfer.engines.base import THROUGHPUT, Array, Engine, Input, Options, Session
 from cluinfer.engines.hardware import cores
-from cluinfer.errors import EngineError, MissingPackageError
+from cluinfer.engines.self_contained import check_self_contained
+from cluinfer.errors import EngineError, MissingPackageError, one_line
 
 _DTYPES = {
     **{f"tensor({name})": name for name in ("int8", "uint8", "int32", "int64", "float16", "bool")},
@@ -52,6 +53,7 @@ class ORTEngine(Engine):
     def compile(self, graph: bytes, options: Options) -> bytes:
         """Optimize for this batch."""
         self._check_precision(options)
+        check_self_contained(graph)
         ort = _onnxruntime()
         with _errors("cannot compile the graph"), _scratch() as path:
             plain = ort.SessionOptions()
@@ -76,6 +78,7 @@ class ORTEngine(Engine):
             )
         blobs.check_made_for(head, options)
         self._check_precision(options)
+        check_self_contained(content)
         threads, streams = _threads(options)
         settings = _onnxruntime().SessionOptions()
         settings.intra_op_num_threads = max(1, threads // streams)
@@ -125,8 +128,8 @@ def _errors(what: str) -> Iterator[None]:
     except (EngineError, OSError, MemoryError):
         raise
     except Exception as error:
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise EngineError(f"ONNX Runtime {what}: {lines[0][:300]}") from error
+        first = str(error).strip().partition("\n")[0]
+        raise EngineError(f"ONNX Runtime {what}: {one_line(first) or type(error).__name__}") from error
 
 
 def _onnxruntime() -> Any:

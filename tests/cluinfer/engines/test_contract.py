@@ -21,6 +21,7 @@ for package in ("onnx", "onnxruntime", "openvino", "torch"):
 from engine_cases import SMALL, assert_same, image, in_onnx_runtime, small  # noqa: E402
 
 NAMES = ("openvino", "ort")
+DAMAGED = "the graph is damaged or no ONNX: export it again"
 
 
 @pytest.fixture(params=NAMES)
@@ -183,7 +184,7 @@ def test_blobs_that_do_not_fit_are_refused(engine: Engine, compiled: dict[str, b
         (magic + b"[[[\nrest", f"{no_graph} \\(Expecting value"),
         (magic + b"[" * 100_000 + b"\nrest", no_graph),
         (line + b"\n", "cannot load the compiled graph: "),
-        (line + b"\n" + rest[: len(rest) // 2], "cannot load the compiled graph: "),
+        (line + b"\n" + rest[: len(rest) // 2], f"cannot load the compiled graph: |^{DAMAGED}$"),
     ):
         with pytest.raises(EngineError, match=message):
             engine.load(bad, Options())
@@ -195,7 +196,7 @@ def test_blobs_that_do_not_fit_are_refused(engine: Engine, compiled: dict[str, b
 
 def test_what_is_no_graph_is_refused(engine: Engine) -> None:
     for bad in (b"", b"no graph", small("fec")[:5000]):
-        with pytest.raises(EngineError, match="cannot compile the graph: ") as error:
+        with pytest.raises(EngineError, match=f"cannot compile the graph: |^{DAMAGED}$") as error:
             engine.compile(bad, Options())
         assert "\n" not in str(error.value)
 
