@@ -7,6 +7,7 @@ error that the message explains, 130 interrupted, 141 the reader of a pipe has g
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import signal
 import sys
@@ -18,7 +19,9 @@ from typing import Any, NoReturn
 import cluinfer
 from cluinfer.commands import COMMANDS
 from cluinfer.commands.terminal import BROKEN_PIPE, DONE, ERROR, INTERRUPTED, TERMINATED
-from cluinfer.errors import CluinferError, MissingPackageError
+from cluinfer.errors import CluinferError, MissingPackageError, one_line
+
+LONGEST = 2000  # letters of an error: two paths and what is wrong with them
 
 _EXTRA_OF = {
     "matplotlib": "plot",
@@ -37,6 +40,7 @@ _EXTRA_OF = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; nothing but a bug leaves a traceback."""
+    _prepare_output()
     try:
         arguments = _parser().parse_args(argv)
         with _explaining_missing_packages(f"cluinfer {arguments.command}"), _ending_when_terminated():
@@ -46,8 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as ending:  # argparse, after --help, --version or a usage error; a signal
         return ending.code if isinstance(ending.code, int) else DONE
     except CluinferError as error:
-        print(f"cluinfer: error: {' '.join(str(error).split())}", file=sys.stderr)
-        return ERROR
+        return _fail(str(error))
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
@@ -55,14 +58,30 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
     except OSError as error:  # such as a full disk behind standard output
-        print(f"cluinfer: error: {error}", file=sys.stderr)
-        return ERROR
+        return _fail(str(error))
+    except MemoryError as error:
+        return _fail(f"this needs more memory than there is: {error}")
+
+
+def _fail(message: str) -> int:
+    print(f"cluinfer: error: {one_line(message, LONGEST)}", file=sys.stderr)
+    return ERROR
+
+
+def _prepare_output() -> None:
+    """A standard stream that is closed swallows what is written; what one cannot encode is written as an escape."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: PTH123, SIM115 - as long as it runs
+        elif isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="backslashreplace")
 
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """One line, like every other error; the usage is one --help away."""
-        self.exit(ERROR, f"cluinfer: error: {message}; see {self.prog} --help\n")
+        self.exit(ERROR, f"cluinfer: error: {one_line(message, LONGEST)}; see {self.prog} --help\n")
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -48,19 +48,22 @@ def progress(keep: bool = True) -> Iterator[Progress]:
     if console is None:
         yield lambda step: print(f"{step} ...", file=sys.stderr, flush=True) if keep else None
         return
+    from rich.markup import escape  # a step names files, which may look like markup
+
     running: list[tuple[str, float]] = []
 
     def finish() -> None:
         if running and keep:
             step, start = running.pop()
-            console.print(f"{step}  [dim]{time.perf_counter() - start:.1f} s[/dim]", highlight=False)
+            took = f"[dim]{time.perf_counter() - start:.1f} s[/dim]"
+            console.print(f"{escape(step)}  {took}", highlight=False)
 
     with console.status("starting") as status:
 
         def show(step: str) -> None:
             finish()
             running[:] = [(step, time.perf_counter())]
-            status.update(f"{step} ...")
+            status.update(f"{escape(step)} ...")
 
         yield show
         finish()
@@ -82,7 +85,7 @@ def warnings_as_lines() -> Iterator[None]:
     """Our own warnings as one line each, others not at all: other packages' are about themselves."""
     import warnings
 
-    from cluinfer.errors import CluinferWarning
+    from cluinfer.errors import CluinferWarning, one_line
 
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -91,4 +94,4 @@ def warnings_as_lines() -> Iterator[None]:
         finally:  # what was assumed may be why it failed
             said = (str(each.message) for each in caught if issubclass(each.category, CluinferWarning))
             for message in dict.fromkeys(said):
-                print(f"cluinfer: warning: {message}", file=sys.stderr)
+                print(f"cluinfer: warning: {one_line(message, 2000)}", file=sys.stderr)

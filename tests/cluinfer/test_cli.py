@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import ModuleType
 
 import pytest
@@ -106,6 +106,36 @@ def test_errors_are_one_line(archs: ModuleType, capsys: pytest.CaptureFixture[st
     raise_in(archs, CheckpointError("wanted a checkpoint,\n  got a picture"))
     assert main(["archs"]) == 2
     assert capsys.readouterr() == ("", "cluinfer: error: wanted a checkpoint, got a picture\n")
+
+
+def test_errors_paint_nothing(archs: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+    raise_in(archs, CheckpointError("found \x1b[2J\x07 and \udcff"))
+    assert main(["archs"]) == 2
+    assert capsys.readouterr() == ("", "cluinfer: error: found \\x1b[2J\\x07 and \\udcff\n")
+
+
+def test_too_little_memory(archs: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+    raise_in(archs, MemoryError("cannot allocate 9 GiB"))
+    assert main(["archs"]) == 2
+    said = "cluinfer: error: this needs more memory than there is: cannot allocate 9 GiB\n"
+    assert capsys.readouterr() == ("", said)
+
+
+def test_what_the_output_cannot_encode_is_escaped(archs: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    archs.summaries = lambda: [replace(ROWS[0], name="clué\udcff")]  # type: ignore[attr-defined]
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, "ascii"))
+    assert main(["archs"]) == 0
+    assert b"\nclu\\xe9\\udcff " in written.getvalue()
+
+
+@pytest.mark.usefixtures("archs")
+def test_closed_output_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As with >&- and 2>&-."""
+    monkeypatch.setattr(sys, "stdout", None)
+    monkeypatch.setattr(sys, "stderr", None)
+    assert main(["archs"]) == 0
+    assert main(["nonsense"]) == 2
 
 
 @pytest.mark.parametrize(

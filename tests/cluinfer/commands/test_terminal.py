@@ -62,6 +62,16 @@ def test_progress_on_a_terminal_keeps_the_steps_and_their_seconds(monkeypatch: p
     assert " s" in screen.text
 
 
+def test_progress_of_a_file_whose_name_looks_like_markup(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("rich")
+    screen = Terminal()
+    monkeypatch.setattr(sys, "stderr", screen)
+    monkeypatch.setenv("TERM", "xterm")
+    with terminal.progress() as step:
+        step("reading [/a].pt")
+    assert "reading [/a].pt  " in screen.text
+
+
 def test_progress_without_rich(monkeypatch: pytest.MonkeyPatch) -> None:
     screen = Terminal()
     monkeypatch.setattr(sys, "stderr", screen)
@@ -77,3 +87,9 @@ def test_only_our_warnings_are_shown_and_each_once(capsys: pytest.CaptureFixture
             warnings.warn("runs slower here", CluinferWarning, stacklevel=1)
         raise KeyError
     assert capsys.readouterr() == ("", "cluinfer: warning: runs slower here\n")
+
+
+def test_warnings_paint_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    with terminal.warnings_as_lines():
+        warnings.warn("an engine says \x1b[2J\nthis", CluinferWarning, stacklevel=1)
+    assert capsys.readouterr().err == "cluinfer: warning: an engine says \\x1b[2J this\n"
