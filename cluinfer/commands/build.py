@@ -6,6 +6,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from cluinfer.commands.options import add_graph_options, class_names, class_numbers, settings
+from cluinfer.commands.tensorrt import add_tensorrt_options, check_options, run_emit
 
 if TYPE_CHECKING:
     from cluinfer.build import Summary, Tried
@@ -17,18 +18,21 @@ def declare(parser: argparse.ArgumentParser) -> None:
     """Its arguments."""
     parser.add_argument("model", help="a checkpoint (.pt, .pth, .safetensors), a program (.pt2) or an exported .onnx")
     parser.add_argument("-o", "--output", metavar="FILE", help="where to; default: beside the model, as .clu")
-    parser.add_argument("--engine", default="auto", help="auto, openvino or ort (auto: the first that works here)")
+    parser.add_argument("--engine", default="auto", help="auto, trt, openvino or ort (auto: the first that works here)")
     parser.add_argument(
         "--precision",
         default="fp32",
         help="fp32, bf16, fp16, int8, or auto: the fastest that keeps the clusters (fp32)",
     )
-    parser.add_argument("--batch", type=int, default=1, metavar="N", help="images a call that it is compiled for (1)")
+    parser.add_argument(
+        "--batch", default="1", metavar="N", help="images a call that it is compiled for (1); trt: also MIN:OPT:MAX"
+    )
     parser.add_argument("--hint", choices=("latency", "throughput"), default="latency", help="(latency)")
     parser.add_argument("--threads", type=int, metavar="N", help="to measure with; default: the engine's choice")
     parser.add_argument("--pictures", nargs="+", default=[], metavar="DIR", help="real pictures to compare on")
     parser.add_argument("--calibration", nargs="+", default=[], metavar="DIR", help="pictures, for int8")
     add_graph_options(parser)
+    add_tensorrt_options(parser)
     parser.add_argument("--json", action="store_true", help="print a JSON object instead of a summary")
 
 
@@ -36,8 +40,23 @@ def run(arguments: argparse.Namespace) -> None:
     """Build, and say what came out."""
     from cluinfer.build import build
     from cluinfer.commands.terminal import print_json, progress, warnings_as_lines
+    from cluinfer.engines.trt.settings import parse_batch
     from cluinfer.picture_files import find_pictures
 
+    check_options(arguments)
+    if arguments.emit_only:
+        source_options = {
+            "arch": arguments.arch,
+            "overrides": settings(arguments.set),
+            "size": arguments.size,
+            "maps": arguments.maps,
+            "evidence": arguments.evidence,
+            "attention": class_numbers(arguments.attention),
+            "names": class_names(arguments.classes),
+        }
+        run_emit(arguments, source_options)
+        return
+    batch, _ = parse_batch(arguments.batch)
     with progress() as step, warnings_as_lines():
         summary = build(
             arguments.model,
@@ -53,7 +72,7 @@ def run(arguments: argparse.Namespace) -> None:
             classes=class_names(arguments.classes),
             pictures=find_pictures(arguments.pictures),
             calibration=find_pictures(arguments.calibration),
-            batch=arguments.batch,
+            batch=batch,
             hint=arguments.hint,
             threads=arguments.threads,
             progress=step,
