@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from cluinfer.errors import EngineError
@@ -17,6 +17,7 @@ class Settings:
 
     profile: least, usual and most images of a call; None: one to Options.batch. plugins: None leaves it to TensorRT's
     version. workspace: MiB that a layer may use at most. kernels: PTX by the sha256 of its source, instead of NVRTC.
+    progress: is told what TensorRT is doing.
     """
 
     profile: Profile | None = None
@@ -25,6 +26,7 @@ class Settings:
     version_compatible: bool = False
     hardware_compatible: bool = False
     kernels: Mapping[str, bytes] = field(default_factory=dict)
+    progress: Callable[[str], None] | None = None
 
     def __post_init__(self) -> None:
         if self.workspace is not None and not 1 <= self.workspace <= 1 << 20:
