@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cluinfer.commands.options import add_graph_options, class_names, class_numbers, settings
-from cluinfer.commands.tensorrt import add_tensorrt_options, check_options, run_emit
+from cluinfer.commands.tensorrt import add_tensorrt_options, check_options, run_emit, run_emitted
 
 if TYPE_CHECKING:
     from cluinfer.build import Summary, Tried
@@ -16,7 +17,10 @@ HELP = "compile a checkpoint into an artifact, and say how fast and how faithful
 
 def declare(parser: argparse.ArgumentParser) -> None:
     """Its arguments."""
-    parser.add_argument("model", help="a checkpoint (.pt, .pth, .safetensors), a program (.pt2) or an exported .onnx")
+    parser.add_argument(
+        "model",
+        help="a checkpoint (.pt, .safetensors), a program (.pt2), an exported .onnx, or a folder that was emitted",
+    )
     parser.add_argument("-o", "--output", metavar="FILE", help="where to; default: beside the model, as .clu")
     parser.add_argument("--engine", default="auto", help="auto, trt, openvino or ort (auto: the first that works here)")
     parser.add_argument(
@@ -40,9 +44,13 @@ def run(arguments: argparse.Namespace) -> None:
     """Build, and say what came out."""
     from cluinfer.build import build
     from cluinfer.commands.terminal import print_json, progress, warnings_as_lines
-    from cluinfer.engines.trt.settings import parse_batch
+    from cluinfer.emit import DESCRIPTION
+    from cluinfer.engines.trt.settings import Settings, parse_batch
     from cluinfer.picture_files import find_pictures
 
+    if (Path(arguments.model) / DESCRIPTION).is_file():
+        run_emitted(arguments)
+        return
     check_options(arguments)
     if arguments.emit_only:
         source_options = {
@@ -56,8 +64,16 @@ def run(arguments: argparse.Namespace) -> None:
         }
         run_emit(arguments, source_options)
         return
-    batch, _ = parse_batch(arguments.batch)
+    batch, profile = parse_batch(arguments.batch)
     with progress() as step, warnings_as_lines():
+        own = Settings(
+            profile=profile,
+            plugins=False if arguments.no_plugins else None,
+            workspace=arguments.workspace,
+            version_compatible=arguments.version_compatible,
+            hardware_compatible=arguments.hardware_compatible,
+            progress=step,
+        )
         summary = build(
             arguments.model,
             arguments.output,
@@ -75,6 +91,7 @@ def run(arguments: argparse.Namespace) -> None:
             batch=batch,
             hint=arguments.hint,
             threads=arguments.threads,
+            own=own,
             progress=step,
         )
     if arguments.json:

@@ -68,3 +68,35 @@ def run_emit(arguments: argparse.Namespace, source_options: dict[str, Any]) -> N
             ("on the target", f"{command}  (also in {COMMAND})"),
         ]
     )
+
+
+def run_emitted(arguments: argparse.Namespace) -> None:
+    """Build from a folder, and say what came out."""
+    from cluinfer.build_emitted import build_emitted
+    from cluinfer.commands.terminal import print_fields, print_json, progress, warnings_as_lines
+    from cluinfer.commands.texts import latency_line
+
+    if arguments.engine not in ("auto", "trt") or arguments.emit_only:
+        raise EngineError(f"{arguments.model}: a folder is built into an artifact by --engine trt, and by nothing else")
+    with progress() as step, warnings_as_lines():
+        made = build_emitted(
+            arguments.model,
+            arguments.output,
+            workspace=arguments.workspace,
+            version_compatible=arguments.version_compatible,
+            hardware_compatible=arguments.hardware_compatible,
+            hint=arguments.hint,
+            progress=step,
+        )
+    if arguments.json:
+        print_json(made)
+        return
+    print_fields(
+        [
+            ("wrote", f"{made['path']}, {made['bytes'] / 1e6:.1f} MB"),
+            ("engine", f"trt {made['precision']}, {'plugins' if made['plugins'] else 'standard operators'}"),
+            ("built for", f"batch {':'.join(map(str, made['profile']))}"),
+            ("latency", latency_line(made["latency_ms"], made["batch"], None)),
+            ("fidelity", "not measured: cluinfer verify, where the checkpoint is"),
+        ]
+    )

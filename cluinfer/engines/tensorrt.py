@@ -20,7 +20,7 @@ from cluinfer import forks
 from cluinfer.engines import blob as blobs
 from cluinfer.engines.base import THROUGHPUT, Engine, Options
 from cluinfer.engines.trt import builder
-from cluinfer.engines.trt.gpu import gpu
+from cluinfer.engines.trt.gpu import check_driver, gpu
 from cluinfer.engines.trt.precision import PRECISIONS, check_types
 from cluinfer.engines.trt.session import Port, TensorRTSession
 from cluinfer.engines.trt.settings import Profile, Settings
@@ -45,7 +45,8 @@ class TensorRTEngine(Engine):
     bound_to = ("system", "architecture")  # `load` looks at the release and the GPU: a compatible engine fits several
 
     def check(self) -> None:
-        """TensorRT and a GPU must be there."""
+        """A GPU and TensorRT must be there."""
+        check_driver()
         _tensorrt()
         gpu()
 

@@ -14,6 +14,7 @@ from conftest import BuiltModel
 from cluinfer import emit
 from cluinfer.cli import main
 from cluinfer.emit import Emitted, read_emitted
+from cluinfer.engines.trt.gpu import check_driver
 from cluinfer.engines.trt.graph import standard, with_plugins
 from cluinfer.errors import EngineError
 
@@ -171,3 +172,14 @@ def test_what_is_no_such_folder(tmp_path: Path) -> None:
     (tmp_path / "emitted.json").write_text("{")
     with pytest.raises(EngineError, match="not JSON"):
         read_emitted(tmp_path)
+
+
+def test_building_it_where_there_is_no_gpu(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    try:
+        check_driver()
+    except EngineError:
+        assert main(["build", str(folder), "-o", str(tmp_path / "model.clu")]) == 2
+        assert "no NVIDIA GPU with a driver here" in capsys.readouterr().err
+        assert list(tmp_path.iterdir()) == []
+    assert main(["build", str(folder), "--engine", "ort"]) == 2
+    assert "a folder is built into an artifact by --engine trt" in capsys.readouterr().err

@@ -90,10 +90,10 @@ def describe_parser_error(error: Any) -> str:
 def types_of_layers(information: str) -> Counter[str]:
     """How many layers give outputs of which type, from what the engine's inspector says as JSON."""
     found: Counter[str] = Counter()
-    for layer in json.loads(information).get("Layers", []):
-        if not isinstance(layer, dict):  # names alone: the engine was built without details
+    for each in json.loads(information).get("Layers", []):
+        if not isinstance(each, dict):  # names alone: the engine was built without details
             continue
-        for output in layer.get("Outputs", []):
+        for output in each.get("Outputs", []):
             text = str(output.get("Format/Datatype") or output.get("Datatype") or "")
             for name, pattern in _TYPES.items():
                 if re.search(pattern, text, re.IGNORECASE):

@@ -7,6 +7,7 @@ is freed by the garbage collector, which may run in any thread and after the dri
 from __future__ import annotations
 
 import ctypes
+import sys
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
@@ -15,6 +16,14 @@ import numpy as np
 
 from cluinfer.engines.base import Array
 from cluinfer.errors import EngineError, MissingPackageError
+
+
+def check_driver() -> None:
+    """Whether there may be a GPU at all, found out without any package."""
+    try:
+        ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+    except OSError as error:
+        raise EngineError("no NVIDIA GPU with a driver here") from error
 
 
 class Gpu:

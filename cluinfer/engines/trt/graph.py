@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from cluinfer.errors import GraphError, MissingPackageError, ShapeError
+from cluinfer.graph import KEY, Promise
 from cluinfer.native.cuda import Kernel, Shape, assign, gather, scatter
 from cluinfer.ops.schema import DOMAIN, EPSILON, OPERATORS
 
@@ -110,6 +111,14 @@ def types_of_weights(graph: bytes) -> Counter[str]:
             count *= side
         sizes[onnx.TensorProto.DataType.Name(tensor.data_type).lower()] += count
     return sizes
+
+
+def read_promise(graph: bytes) -> Promise:
+    """What the graph says of itself."""
+    held = {entry.key: entry.value for entry in _parse(graph).metadata_props}
+    if KEY not in held:
+        raise GraphError("the graph does not say what it is; `cluinfer export` writes those that do")
+    return Promise.from_json(held[KEY])
 
 
 def count_quantized(graph: bytes) -> int:
