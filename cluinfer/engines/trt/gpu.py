@@ -30,20 +30,16 @@ class Gpu:
     """The first GPU that this process may see."""
 
     def __init__(self) -> None:
-        driver = _driver()
-        try:
-            _checked(driver.cuInit(0), "no NVIDIA GPU works here")
-        except RuntimeError as error:  # cuda-bindings finds no driver library
-            raise EngineError(
-                "the trt engine needs an NVIDIA GPU and its driver: no driver is installed here"
-            ) from error
-        if not _checked(driver.cuDeviceGetCount()):
+        check_driver()
+        api = driver()
+        checked(api.cuInit(0), "no NVIDIA GPU works here")
+        if not checked(api.cuDeviceGetCount()):
             raise EngineError("the trt engine needs an NVIDIA GPU: there is none that this process may see")
-        self._device = _checked(driver.cuDeviceGet(0))
-        self.name = bytes(_checked(driver.cuDeviceGetName(96, self._device))).partition(b"\0")[0].decode()
-        kinds = driver.CUdevice_attribute
+        self._device = checked(api.cuDeviceGet(0))
+        self.name = bytes(checked(api.cuDeviceGetName(96, self._device))).partition(b"\0")[0].decode()
+        kinds = api.CUdevice_attribute
         major, minor = (
-            int(_checked(driver.cuDeviceGetAttribute(kind, self._device)))
+            int(checked(api.cuDeviceGetAttribute(kind, self._device)))
             for kind in (
                 kinds.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR,
                 kinds.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR,
@@ -51,17 +47,17 @@ class Gpu:
         )
         self.capability = f"{major}.{minor}"
         self.target = f"sm_{major}{minor}"
-        version = int(_checked(driver.cuDriverGetVersion()))
+        version = int(checked(api.cuDriverGetVersion()))
         self.cuda = (version // 1000, version % 1000 // 10)  # the newest CUDA that the driver knows
-        self._context = _checked(driver.cuDevicePrimaryCtxRetain(self._device))
+        self._context = checked(api.cuDevicePrimaryCtxRetain(self._device))
 
     def activate(self) -> None:
         """Work on this GPU in this thread."""
-        _checked(_driver().cuCtxSetCurrent(self._context))
+        checked(driver().cuCtxSetCurrent(self._context))
 
     def wait_for(self, stream: int) -> None:
         """Until what somebody's stream holds is done; 1 and 2 are CUDA's names of its default streams."""
-        _checked(_driver().cuStreamSynchronize(_driver().CUstream(stream)))
+        checked(driver().cuStreamSynchronize(driver().CUstream(stream)))
 
     def check_ptx_of(self, cuda: str) -> None:
         """Refuse a compiler whose PTX the driver would refuse."""
@@ -84,89 +80,90 @@ class Memory:
 
     def __init__(self, size: int) -> None:
         self.size = size
-        self.pointer = int(_checked(_driver().cuMemAlloc(max(size, 1)), f"the GPU has no {size >> 20} MiB left"))
+        self.pointer = int(checked(driver().cuMemAlloc(max(size, 1)), f"the GPU has no {size >> 20} MiB left"))
 
     def free(self) -> None:
         """Give it back."""
-        _checked(_driver().cuMemFree(self.pointer))
+        checked(driver().cuMemFree(self.pointer))
 
 
 class Pinned:
     """Memory of the host that the GPU copies from and to by itself, as bytes."""
 
     def __init__(self, size: int) -> None:
-        self.pointer = int(_checked(_driver().cuMemHostAlloc(max(size, 1), 0), "no memory can be pinned"))
+        self.pointer = int(checked(driver().cuMemHostAlloc(max(size, 1), 0), "no memory can be pinned"))
         held = (ctypes.c_uint8 * max(size, 1)).from_address(self.pointer)
         self.bytes: Array = np.ctypeslib.as_array(held)
 
     def free(self) -> None:
         """Give it back; nobody may hold a view of `bytes` then."""
-        _checked(_driver().cuMemFreeHost(self.pointer))
+        checked(driver().cuMemFreeHost(self.pointer))
 
 
 class Stream:
     """Work in order, beside that of other streams; a stretch of it can be recorded and run as one."""
 
     def __init__(self) -> None:
-        driver = _driver()
-        flag = driver.CUstream_flags.CU_STREAM_NON_BLOCKING
-        self._stream = _checked(driver.cuStreamCreate(flag))
+        api = driver()
+        flag = api.CUstream_flags.CU_STREAM_NON_BLOCKING
+        self._stream = checked(api.cuStreamCreate(flag))
         self.handle = int(self._stream)
 
     def copy_in(self, to: Memory, source: Pinned, size: int) -> None:
         """To the GPU."""
-        _checked(_driver().cuMemcpyHtoDAsync(to.pointer, source.pointer, size, self._stream))
+        checked(driver().cuMemcpyHtoDAsync(to.pointer, source.pointer, size, self._stream))
 
     def copy_out(self, to: Pinned, source: Memory, size: int) -> None:
         """From the GPU."""
-        _checked(_driver().cuMemcpyDtoHAsync(to.pointer, source.pointer, size, self._stream))
+        checked(driver().cuMemcpyDtoHAsync(to.pointer, source.pointer, size, self._stream))
 
     def wait(self) -> None:
         """Until everything is done; an error of a kernel shows here."""
-        _checked(_driver().cuStreamSynchronize(self._stream))
+        checked(driver().cuStreamSynchronize(self._stream))
 
     def record(self, work: Callable[[], None]) -> Any | None:
         """The work as a CUDA graph; nothing of it is done. None where it cannot be recorded."""
-        driver = _driver()
-        mode = driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
-        _checked(driver.cuStreamBeginCapture(self._stream, mode))
+        api = driver()
+        mode = api.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
+        checked(api.cuStreamBeginCapture(self._stream, mode))
         try:
             work()
         except EngineError:
-            driver.cuStreamEndCapture(self._stream)  # fails, and ends it
+            api.cuStreamEndCapture(self._stream)  # fails, and ends it
             return None
-        result, graph = driver.cuStreamEndCapture(self._stream)
-        if result != driver.CUresult.CUDA_SUCCESS:
+        result, graph = api.cuStreamEndCapture(self._stream)
+        if result != api.CUresult.CUDA_SUCCESS:
             return None
-        made, ready = driver.cuGraphInstantiate(graph, 0)
-        driver.cuGraphDestroy(graph)
-        return ready if made == driver.CUresult.CUDA_SUCCESS else None
+        made, ready = api.cuGraphInstantiate(graph, 0)
+        api.cuGraphDestroy(graph)
+        return ready if made == api.CUresult.CUDA_SUCCESS else None
 
     def replay(self, graph: Any) -> None:
         """Do what was recorded."""
-        _checked(_driver().cuGraphLaunch(graph, self._stream))
+        checked(driver().cuGraphLaunch(graph, self._stream))
 
     def forget(self, graph: Any) -> None:
         """Free what was recorded."""
-        _checked(_driver().cuGraphExecDestroy(graph))
+        checked(driver().cuGraphExecDestroy(graph))
 
     def free(self) -> None:
         """Give it back."""
-        _checked(_driver().cuStreamDestroy(self._stream))
+        checked(driver().cuStreamDestroy(self._stream))
 
 
-def _checked(answer: tuple[Any, ...], what: str = "") -> Any:
-    """What the driver answers beside its result."""
+def checked(answer: tuple[Any, ...], what: str = "") -> Any:
+    """What the driver answers beside its result; what it refuses is an EngineError."""
     result, *values = answer
-    driver = _driver()
-    if result != driver.CUresult.CUDA_SUCCESS:
+    api = driver()
+    if result != api.CUresult.CUDA_SUCCESS:
         name = getattr(result, "name", result)
         raise EngineError(f"{what or 'the GPU fails'}: {name}")
     return values[0] if values else None
 
 
 @lru_cache(maxsize=1)
-def _driver() -> Any:
+def driver() -> Any:
+    """cuda.bindings.driver."""
     try:
         from cuda.bindings import driver
     except ImportError as error:
