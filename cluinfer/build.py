@@ -121,13 +121,15 @@ def build(
     batch: int = 1,
     hint: str = "latency",
     threads: int | None = None,
+    own: object = None,
     progress: Progress = lambda step: None,
 ) -> Summary:
     """Build an artifact and say what it is; by default model.clu beside the model.
 
-    `engine`: auto, openvino, ort. `precision`: fp32, bf16, fp16, int8, auto. `arch` and `settings` (grid, fold, heads)
-    as for `load_model`; `size`, `maps`, `evidence`, `attention` and `classes` (names) as for `to_onnx`: none of them
-    for an ONNX graph, which has them in it. `pictures`: to compare on; `calibration`: for int8.
+    `engine`: auto, trt, openvino, ort. `precision`: fp32, bf16, fp16, int8, auto. `arch` and `settings` (grid, fold,
+    heads) as for `load_model`; `size`, `maps`, `evidence`, `attention` and `classes` (names) as for `to_onnx`: none of
+    them for an ONNX graph, which has them in it. `pictures`: to compare on; `calibration`: for int8. `own`: as in
+    Options.
     """
     from cluinfer.export.source import output_path, read_source
 
@@ -136,7 +138,7 @@ def build(
     target = output_path(model, output, ".clu")
     if target.suffix != ".clu":
         raise ArtifactError(f"-o {target}: wanted a name ending in .clu")
-    options = Options(hint=hint, threads=threads, batch=batch)
+    options = Options(hint=hint, threads=threads, batch=batch, own=own)
     source = read_source(model, arch, settings, size, maps, evidence, attention, classes, progress)
     images, what = _images(source.promise, pictures)
     tried = _try(get_engine(name), precision, source, options, images, what, progress)
@@ -171,9 +173,15 @@ def _engine(name: str) -> Choice:
     if name == AUTO:
         return choose_engine()
     if name not in ENGINES:
-        missing = f"the engine {name} is not there yet" if name == "trt" else f"there is no engine {name!r}"
-        raise EngineError(f"{missing}; there are: {', '.join((AUTO, *ENGINES))}")
-    get_engine(name).check()
+        raise EngineError(f"there is no engine {name!r}; there are: {', '.join((AUTO, *ENGINES))}")
+    try:
+        get_engine(name).check()
+    except EngineError as error:
+        if name != "trt":
+            raise
+        raise EngineError(
+            f"{error}: build there, or prepare here with --emit-only, or choose another engine"
+        ) from error
     return Choice(name, "as asked for")
 
 

@@ -14,7 +14,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from cluinfer import native
 from cluinfer.engines import ENGINES, get_engine
-from cluinfer.errors import CluinferError
+from cluinfer.errors import CluinferError, MissingPackageError
 
 EXPORT = ("torch", "onnx", "onnxscript", "onnxruntime", "polygraphy", "safetensors", "rich")
 PLOT = ("matplotlib",)
@@ -34,8 +34,9 @@ class Part:
 
 def examine() -> list[Part]:
     """Everything that cluinfer may use."""
-    engines, native_parts = [*map(_engine, ENGINES), _tensorrt()], [_kernels(), _operators()]
-    return [*engines, *native_parts, *_gpus(), _packages("export", EXPORT), _packages("plot", PLOT)]
+    engines, native_parts = list(map(_engine, ENGINES)), [_kernels(), _operators()]
+    gpu_works = any(part.works for part in engines if part.name == "trt")
+    return [*engines, *native_parts, *_gpus(gpu_works), _packages("export", EXPORT), _packages("plot", PLOT)]
 
 
 def some_engine_works(parts: Sequence[Part]) -> bool:
@@ -50,12 +51,10 @@ def _engine(name: str) -> Part:
         versions = engine.versions()
         package = next(each for each in versions if each not in ("cluinfer", "numpy", "python"))
         return Part("engine", name, True, f"{package} {versions[package]}; {', '.join(engine.precisions)}")
-    except CluinferError as error:
+    except MissingPackageError as error:
         return Part("engine", name, False, str(error), f"pip install 'cluinfer[{get_engine(name).extra}]'")
-
-
-def _tensorrt() -> Part:
-    return Part("engine", "trt", False, "TensorRT is not there yet", "use openvino or ort")
+    except CluinferError as error:
+        return Part("engine", name, False, str(error))
 
 
 def _kernels() -> Part:
@@ -82,8 +81,8 @@ def _operators() -> Part:
     return Part("native", name, False, said, f"{_REBUILD} and this OpenVINO")
 
 
-def _gpus() -> list[Part]:
-    """NVIDIA's, as its own tool lists them."""
+def _gpus(works: bool) -> list[Part]:
+    """NVIDIA's, as its own tool lists them; they work where TensorRT does."""
     tool = shutil.which("nvidia-smi")
     if tool is None:
         return [Part("gpu", "NVIDIA GPU", False, "none found")]
@@ -93,7 +92,7 @@ def _gpus() -> list[Part]:
     except (OSError, subprocess.SubprocessError) as error:
         return [Part("gpu", "NVIDIA GPU", False, f"nvidia-smi fails: {error}")]
     lines = [line.strip() for line in ran.stdout.splitlines() if line.strip()]
-    return [Part("gpu", "NVIDIA GPU", False, f"{line}: no engine for it yet") for line in lines]
+    return [Part("gpu", "NVIDIA GPU", works, line, "" if works else "see engine trt") for line in lines]
 
 
 def _packages(extra: str, names: Sequence[str]) -> Part:

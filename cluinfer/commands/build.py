@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cluinfer.commands.options import add_graph_options, class_names, class_numbers, settings
+from cluinfer.commands.tensorrt import add_tensorrt_options, check_options, run_emit, run_emitted
 
 if TYPE_CHECKING:
     from cluinfer.build import Summary, Tried
@@ -15,20 +17,26 @@ HELP = "compile a checkpoint into an artifact, and say how fast and how faithful
 
 def declare(parser: argparse.ArgumentParser) -> None:
     """Its arguments."""
-    parser.add_argument("model", help="a checkpoint (.pt, .pth, .safetensors), a program (.pt2) or an exported .onnx")
+    parser.add_argument(
+        "model",
+        help="a checkpoint (.pt, .safetensors), a program (.pt2), an exported .onnx, or a folder that was emitted",
+    )
     parser.add_argument("-o", "--output", metavar="FILE", help="where to; default: beside the model, as .clu")
-    parser.add_argument("--engine", default="auto", help="auto, openvino or ort (auto: the first that works here)")
+    parser.add_argument("--engine", default="auto", help="auto, trt, openvino or ort (auto: the first that works here)")
     parser.add_argument(
         "--precision",
         default="fp32",
         help="fp32, bf16, fp16, int8, or auto: the fastest that keeps the clusters (fp32)",
     )
-    parser.add_argument("--batch", type=int, default=1, metavar="N", help="images a call that it is compiled for (1)")
+    parser.add_argument(
+        "--batch", default="1", metavar="N", help="images a call that it is compiled for (1); trt: also MIN:OPT:MAX"
+    )
     parser.add_argument("--hint", choices=("latency", "throughput"), default="latency", help="(latency)")
     parser.add_argument("--threads", type=int, metavar="N", help="to measure with; default: the engine's choice")
     parser.add_argument("--pictures", nargs="+", default=[], metavar="DIR", help="real pictures to compare on")
     parser.add_argument("--calibration", nargs="+", default=[], metavar="DIR", help="pictures, for int8")
     add_graph_options(parser)
+    add_tensorrt_options(parser)
     parser.add_argument("--json", action="store_true", help="print a JSON object instead of a summary")
 
 
@@ -36,9 +44,36 @@ def run(arguments: argparse.Namespace) -> None:
     """Build, and say what came out."""
     from cluinfer.build import build
     from cluinfer.commands.terminal import print_json, progress, warnings_as_lines
+    from cluinfer.emit import DESCRIPTION
+    from cluinfer.engines.trt.settings import Settings, parse_batch
     from cluinfer.picture_files import find_pictures
 
+    if (Path(arguments.model) / DESCRIPTION).is_file():
+        run_emitted(arguments)
+        return
+    check_options(arguments)
+    if arguments.emit_only:
+        source_options = {
+            "arch": arguments.arch,
+            "overrides": settings(arguments.set),
+            "size": arguments.size,
+            "maps": arguments.maps,
+            "evidence": arguments.evidence,
+            "attention": class_numbers(arguments.attention),
+            "names": class_names(arguments.classes),
+        }
+        run_emit(arguments, source_options)
+        return
+    batch, profile = parse_batch(arguments.batch)
     with progress() as step, warnings_as_lines():
+        own = Settings(
+            profile=profile,
+            plugins=False if arguments.no_plugins else None,
+            workspace=arguments.workspace,
+            version_compatible=arguments.version_compatible,
+            hardware_compatible=arguments.hardware_compatible,
+            progress=step,
+        )
         summary = build(
             arguments.model,
             arguments.output,
@@ -53,9 +88,10 @@ def run(arguments: argparse.Namespace) -> None:
             classes=class_names(arguments.classes),
             pictures=find_pictures(arguments.pictures),
             calibration=find_pictures(arguments.calibration),
-            batch=arguments.batch,
+            batch=batch,
             hint=arguments.hint,
             threads=arguments.threads,
+            own=own,
             progress=step,
         )
     if arguments.json:

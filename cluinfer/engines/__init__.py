@@ -11,6 +11,7 @@ from cluinfer.errors import CluinferError, EngineError
 __all__ = ["ENGINES", "Array", "Choice", "Engine", "Options", "Session", "choose_engine", "get_engine"]
 
 ENGINES = {  # name: module, class; best first
+    "trt": ("cluinfer.engines.tensorrt", "TensorRTEngine"),
     "openvino": ("cluinfer.engines.openvino", "OpenVINOEngine"),
     "ort": ("cluinfer.engines.ort", "ORTEngine"),
 }

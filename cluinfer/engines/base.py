@@ -44,7 +44,7 @@ class Options:
     """How to compile and to run.
 
     batch: the size that the graph is compiled for; a run of any other is cut into pieces, the last one padded.
-    threads, streams: None leaves them to the engine.
+    threads, streams: None leaves them to the engine. own: for one engine alone (trt/settings.py).
     """
 
     precision: str = "fp32"
@@ -52,6 +52,7 @@ class Options:
     threads: int | None = None
     streams: int | None = None
     batch: int = 1
+    own: object = None
 
     def __post_init__(self) -> None:
         if self.hint not in (LATENCY, THROUGHPUT):

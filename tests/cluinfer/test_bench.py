@@ -188,7 +188,7 @@ def test_json_and_plot(built_model: BuiltModel, tmp_path: Path, capsys: pytest.C
         (["model.clu", "--streams", "0"], "--streams 0: wanted positive numbers such as 1,2,4"),
         (["model.clu", "--runs", "0"], "a measurement of 0 runs and 10.0 s: wanted one run or more, and some time"),
         (["model.clu", "--plot", "a.txt"], "a.txt: wanted a picture's name ending in .png, .svg, .pdf"),
-        (["model.onnx", "--engine", "tvm"], "there is no engine 'tvm'; there are: openvino, ort"),
+        (["model.onnx", "--engine", "tvm"], "there is no engine 'tvm'; there are: trt, openvino, ort"),
         (["model.clu", "--threads", "0"], "threads must be a positive number, got 0"),
     ],
 )

@@ -45,7 +45,7 @@ def test_what_is_said(built_model: BuiltModel) -> None:
         "pictures   32x32, bicubic, the middle 90 %",
         "maps       stage1, stage2",
         "evidence   for the 2 likeliest classes",
-        "engine     openvino (openvino works here)",
+        "engine     openvino (trt: no NVIDIA GPU with a driver here; openvino works here)",
         "precision  fp32 (as asked for)",
         "built for  batch 1, latency",
     ]
@@ -187,8 +187,8 @@ def test_what_is_worse_than_it_should_be_is_said() -> None:
         (["model.pt", "-o", "model.pt"], "-o model.pt: wanted the name of a file to write, in a folder that exists"),
         (["model.pt", "-o", "gone/a.clu"], "-o gone/a.clu: wanted the name of a file to write, in a folder that"),
         (["model.pt", "-o", "model.onnx"], "-o model.onnx: wanted a name ending in .clu"),
-        (["model.pt", "--engine", "trt"], "the engine trt is not there yet; there are: auto, openvino, ort"),
-        (["model.pt", "--engine", "tvm"], "there is no engine 'tvm'; there are: auto, openvino, ort"),
+        (["model.pt", "--engine", "trt"], "no NVIDIA GPU with a driver here"),
+        (["model.pt", "--engine", "tvm"], "there is no engine 'tvm'; there are: auto, trt, openvino, ort"),
         (["model.pt", "--precision", "fp8"], "there is no precision 'fp8'; there are: fp32, bf16, fp16, int8, auto"),
         (
             ["model.pt", "--precision", "int8"],

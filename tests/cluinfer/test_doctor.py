@@ -35,8 +35,8 @@ def test_what_works_here(capsys: pytest.CaptureFixture[str]) -> None:
         "kind": "engine",
         "name": "trt",
         "works": False,
-        "what": "TensorRT is not there yet",
-        "advice": "use openvino or ort",
+        "what": "no NVIDIA GPU with a driver here",
+        "advice": "",
     }
     assert parts["CPU kernels"]["works"] is native.available()
 
@@ -46,8 +46,7 @@ def test_for_a_person(capsys: pytest.CaptureFixture[str]) -> None:
     out = capsys.readouterr().out.splitlines()
     assert out[0].startswith("cluinfer ")
     assert out[2].split() == ["kind", "part", "works", "what"]
-    assert out[5].split()[:3] == ["engine", "trt", "no"]
-    assert out[5].endswith("TensorRT is not there yet: use openvino or ort")
+    assert out[3].split() == ["engine", "trt", "no", "no", "NVIDIA", "GPU", "with", "a", "driver", "here"]
 
 
 def test_where_no_engine_works(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -95,7 +94,7 @@ def test_gpus(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert part("NVIDIA GPU").what.startswith("nvidia-smi fails: ")
     assert "exit status 9" in part("NVIDIA GPU").what
     tool.write_text("#!/bin/sh\necho 'NVIDIA H100 80GB HBM3, 570.1'\n")
-    assert part("NVIDIA GPU").what == "NVIDIA H100 80GB HBM3, 570.1: no engine for it yet"
+    assert part("NVIDIA GPU") == Part("gpu", "NVIDIA GPU", False, "NVIDIA H100 80GB HBM3, 570.1", "see engine trt")
 
 
 def test_packages_that_are_missing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -544,7 +544,8 @@ def test_an_engine_that_nobody_knows(tmp_path: Path, model: Path) -> None:
     built = replace(read_artifact(model).manifest.built, engine="magic")
     write_artifact(path, small("fec"), None, promise("fec"), built)
     assert message(Runtime, path, kind=EngineError) == (
-        f"{path}: there is no engine 'magic'; there are: openvino, ort; update cluinfer, or build it for one of these"
+        f"{path}: there is no engine 'magic'; there are: trt, openvino, ort; "
+        "update cluinfer, or build it for one of these"
     )
 
 

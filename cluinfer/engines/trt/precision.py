@@ -1,0 +1,30 @@
+"""What a graph or an engine computes in, held against what was asked for.
+
+A strongly typed network takes its types from the graph. So a precision is a property of the graph: float16 weights for
+fp16, quantization nodes for int8. One that was asked for and is not there is an error, not a slower engine.
+"""
+
+from __future__ import annotations
+
+from cluinfer.engines.trt.graph import count_quantized, types_of_weights
+from cluinfer.errors import EngineError
+
+PRECISIONS = ("fp32", "fp16", "int8")
+
+
+def check_types(graph: bytes, precision: str) -> None:
+    """Refuse a graph that is not of this precision."""
+    if precision not in PRECISIONS:
+        raise EngineError(f"the trt engine has precisions {', '.join(PRECISIONS)}, got {precision!r:.60}")
+    sizes = types_of_weights(graph)
+    half, single = sizes["float16"], sizes["float"]
+    quantized = count_quantized(graph)
+    if precision == "int8" and not quantized:
+        raise EngineError("int8 was asked for, but the graph has no QuantizeLinear nodes: quantize it first")
+    if precision == "fp16" and half <= single:
+        raise EngineError(
+            f"fp16 was asked for, but {single} of the graph's weights are float32 and {half} float16: convert it first"
+        )
+    if precision == "fp32" and (half > single or quantized):
+        what = "quantized" if quantized else "in float16"
+        raise EngineError(f"fp32 was asked for, but the graph is {what}: ask for {'int8' if quantized else 'fp16'}")

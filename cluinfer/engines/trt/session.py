@@ -1,0 +1,284 @@
+"""A TensorRT engine, ready to run: lanes with everything allocated once, CUDA graphs, GPU arrays in and out.
+
+- A lane is an execution context, a stream, and buffers for the largest batch, on both sides; it works for one caller at
+  a time. Pieces of a large batch go through all lanes, so that one copies while another computes.
+- The second run in a row of one batch size is recorded as a CUDA graph (copies, kernels, copies), which those that
+  follow replay. Another size changes the context, and the graph is void. CLUINFER_CUDA_GRAPHS=0 leaves graphs out.
+- `run_on_gpu` takes and gives arrays that lie on the GPU, by __cuda_array_interface__, without a copy.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections import deque
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+from typing import Any
+
+import numpy as np
+
+from cluinfer.engines.base import Array, Input, Session
+from cluinfer.engines.trt.gpu import Gpu, Memory, Pinned, Stream
+from cluinfer.engines.trt.settings import Profile
+from cluinfer.errors import EngineError, ShapeError
+
+
+@dataclass(frozen=True)
+class Port:
+    """An input or output of the engine."""
+
+    name: str
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]  # -1 for the batch
+
+    def of(self, batch: int) -> tuple[int, ...]:
+        """Its shape for so many images."""
+        return tuple(batch if side < 0 else side for side in self.shape)
+
+    def bytes(self, batch: int) -> int:
+        """Its size for so many images."""
+        return math.prod(self.of(batch)) * self.dtype.itemsize
+
+
+class GpuArray:
+    """An output that lies on the GPU, for whoever knows __cuda_array_interface__; freed with `free`."""
+
+    def __init__(self, gpu: Gpu, memory: Memory, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        self._gpu, self._memory = gpu, memory
+        self.shape, self.dtype = shape, dtype
+
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]:
+        """Complete: whoever takes it need not wait for a stream."""
+        return {
+            "version": 3,
+            "shape": self.shape,
+            "typestr": self.dtype.str,
+            "data": (self._memory.pointer, False),
+            "strides": None,
+        }
+
+    def free(self) -> None:
+        """Give the memory back."""
+        self._gpu.activate()
+        self._memory.free()
+
+
+class Lane:
+    """What one caller works with."""
+
+    def __init__(self, engine: Any, inputs: Sequence[Port], outputs: Sequence[Port], largest: int) -> None:
+        self.inputs, self.outputs = inputs, outputs
+        self.context = engine.create_execution_context()
+        if self.context is None:
+            raise EngineError("TensorRT has not enough memory for one more context: ask for fewer streams")
+        self.stream = Stream()
+        self.host = {port.name: Pinned(port.bytes(largest)) for port in (*inputs, *outputs)}
+        self.device = {port.name: Memory(port.bytes(largest)) for port in (*inputs, *outputs)}
+        self.batch = 0  # the context's, once it has run
+        self.graph: Any = None  # of that batch
+        self.record = os.environ.get("CLUINFER_CUDA_GRAPHS") != "0"
+
+    def start(self, feeds: Mapping[str, Array], batch: int) -> None:
+        """Begin; `result` waits for the end."""
+        for port in self.inputs:
+            size = port.bytes(batch)
+            self.host[port.name].bytes[:size] = np.ascontiguousarray(feeds[port.name]).view(np.uint8).reshape(-1)
+        if batch != self.batch:
+            self._set(batch)
+            self._work(batch)
+            self.batch = batch
+            return
+        if self.graph is None and self.record:
+            self.graph = self.stream.record(lambda: self._work(batch))
+            self.record = self.graph is not None
+        if self.graph is not None:
+            self.stream.replay(self.graph)
+        else:
+            self._work(batch)
+
+    def result(self) -> list[Array]:
+        """The outputs of what was started, which belong to the caller."""
+        self.stream.wait()
+        made = []
+        for port in self.outputs:
+            content = self.host[port.name].bytes[: port.bytes(self.batch)]
+            made.append(content.view(port.dtype).reshape(port.of(self.batch)).copy())
+        return made
+
+    def run_on_gpu(self, pointers: Mapping[str, int], batch: int) -> None:
+        """Run on what lies on the GPU already, to its end."""
+        self._set(batch)
+        for name, pointer in pointers.items():
+            self._point(name, pointer)
+        self._execute()
+        self.stream.wait()
+
+    def free(self) -> None:
+        """Give everything back."""
+        self.stream.wait()
+        self._forget()
+        self.context = None
+        for pinned in self.host.values():
+            pinned.free()
+        for memory in self.device.values():
+            memory.free()
+        self.stream.free()
+
+    def _forget(self) -> None:
+        if self.graph is not None:
+            self.stream.forget(self.graph)
+        self.graph, self.batch = None, 0
+
+    def _set(self, batch: int) -> None:
+        """The context's shapes and addresses, which voids what was recorded with others."""
+        self._forget()
+        for port in self.inputs:
+            if not self.context.set_input_shape(port.name, port.of(batch)):
+                raise ShapeError(f"TensorRT refuses {port.name} of shape {list(port.of(batch))}")
+        for name, memory in self.device.items():
+            self._point(name, memory.pointer)
+
+    def _point(self, name: str, pointer: int) -> None:
+        if not self.context.set_tensor_address(name, pointer):
+            raise EngineError(f"TensorRT does not take the memory of {name}")
+
+    def _work(self, batch: int) -> None:
+        for port in self.inputs:
+            self.stream.copy_in(self.device[port.name], self.host[port.name], port.bytes(batch))
+        self._execute()
+        for port in self.outputs:
+            self.stream.copy_out(self.host[port.name], self.device[port.name], port.bytes(batch))
+
+    def _execute(self) -> None:
+        if not self.context.execute_async_v3(self.stream.handle):
+            raise EngineError("TensorRT cannot run the engine: its log says why")
+
+
+class TensorRTSession(Session):
+    """The contract is in base.py; `batch` is the most images that go through the engine at once."""
+
+    def __init__(
+        self, gpu: Gpu, held: Sequence[Any], ports: Sequence[Port], count: int, profile: Profile, lanes: int
+    ) -> None:
+        """`held`: the engine, then what must live as long as it; `ports`: `count` inputs, then the outputs."""
+        inputs, self._outputs = ports[:count], ports[count:]
+        wanted = {port.name: Input((None, *port.shape[1:]), port.dtype.name) for port in inputs}
+        super().__init__(wanted, [port.name for port in self._outputs], profile[2], lanes)
+        self._gpu, self._held, self._least, self._inputs = gpu, held, profile[0], inputs
+        self._lanes: SimpleQueue[Lane] = SimpleQueue()
+        try:
+            for _ in range(lanes):
+                self._lanes.put(Lane(held[0], inputs, self._outputs, profile[2]))
+        except EngineError:
+            while not self._lanes.empty():
+                self._lanes.get().free()
+            raise
+
+    def pieces(self, feeds: Mapping[str, Array]) -> list[dict[str, Array]]:
+        """Cut by the most that the profile allows; padded only where there is less than it wants."""
+        total = len(next(iter(feeds.values())))
+        cuts = range(0, total, self.batch)
+        return [{name: self._filled(array[at : at + self.batch]) for name, array in feeds.items()} for at in cuts]
+
+    def _filled(self, array: Array) -> Array:
+        missing = self._least - len(array)
+        return array if missing <= 0 else np.concatenate([array, np.zeros((missing, *array.shape[1:]), array.dtype)])
+
+    def _run(self, feeds: dict[str, Array]) -> dict[str, Array]:
+        self._gpu.activate()
+        done: list[list[Array]] = []
+        working: deque[Lane] = deque()
+        total = len(next(iter(feeds.values())))
+        try:
+            for piece in self.pieces(feeds):
+                lane = self._take(working, done)
+                working.append(lane)
+                lane.start(piece, len(next(iter(piece.values()))))
+            while working:
+                self._finish(working, done)
+        finally:
+            for lane in working:
+                with suppress(EngineError):
+                    lane.stream.wait()
+                self._lanes.put(lane)
+        return self.joined(done, total)
+
+    def _take(self, working: deque[Lane], done: list[list[Array]]) -> Lane:
+        """A free lane. Who holds some finishes his own before he waits for another's, so no two wait in a ring."""
+        while True:
+            try:
+                return self._lanes.get(block=not working)
+            except Empty:
+                self._finish(working, done)
+
+    def _finish(self, working: deque[Lane], done: list[list[Array]]) -> None:
+        done.append(working[0].result())
+        self._lanes.put(working.popleft())
+
+    def run_on_gpu(self, feeds: Mapping[str, Any]) -> dict[str, GpuArray]:
+        """Arrays on the GPU in and out: PyTorch's, CuPy's or any with __cuda_array_interface__, C-contiguous.
+
+        What writes an input must be done, or be on the stream that its interface names, which is waited for.
+        """
+        with self._door:
+            pointers, batch = check_gpu_arrays(feeds, self._inputs)
+            if not self._least <= batch <= self.batch:
+                raise ShapeError(f"the engine takes {self._least} to {self.batch} images at once, got {batch}")
+            self._gpu.activate()
+            for each in feeds.values():
+                if stream := each.__cuda_array_interface__.get("stream"):
+                    self._gpu.wait_for(int(stream))
+            made = {
+                port.name: GpuArray(self._gpu, Memory(port.bytes(batch)), port.of(batch), port.dtype)
+                for port in self._outputs
+            }
+            pointers |= {name: each.__cuda_array_interface__["data"][0] for name, each in made.items()}
+            lane = self._lanes.get()
+            try:
+                lane.run_on_gpu(pointers, batch)
+            except EngineError:
+                for each in made.values():
+                    each.free()
+                raise
+            finally:
+                self._lanes.put(lane)
+            return made
+
+    def _free(self) -> None:
+        self._gpu.activate()
+        for _ in range(self.streams):
+            self._lanes.get().free()
+        self._held = ()
+
+
+def check_gpu_arrays(feeds: Mapping[str, Any], inputs: Sequence[Port]) -> tuple[dict[str, int], int]:
+    """Where they lie, and how many images they are."""
+    if set(feeds) != {port.name for port in inputs}:
+        raise ShapeError(f"inputs {sorted(port.name for port in inputs)} are wanted, got {sorted(feeds)}")
+    pointers, batches = {}, set()
+    for port in inputs:
+        said = getattr(feeds[port.name], "__cuda_array_interface__", None)
+        if said is None:
+            raise ShapeError(f"{port.name} must be an array on the GPU, got {type(feeds[port.name]).__name__}")
+        shape, dtype = tuple(said["shape"]), np.dtype(said["typestr"])
+        if dtype != port.dtype or len(shape) != len(port.shape) or shape != port.of(shape[0]):
+            wanted = Input((None, *port.shape[1:]), port.dtype.name)
+            raise ShapeError(f"{port.name} must be {wanted}, got {dtype} {list(shape)}")
+        if said.get("strides") not in (None, _strides(shape, dtype.itemsize)):
+            raise ShapeError(f"{port.name} must be C-contiguous on the GPU")
+        pointers[port.name] = int(said["data"][0])
+        batches.add(shape[0])
+    if len(batches) != 1 or 0 in batches:
+        raise ShapeError("the inputs have different batches, or none")
+    return pointers, batches.pop()
+
+
+def _strides(shape: Sequence[int], size: int) -> tuple[int, ...]:
+    strides = [size]
+    for side in reversed(shape[1:]):
+        strides.append(strides[-1] * side)
+    return tuple(reversed(strides))
