@@ -417,7 +417,9 @@ WRONG: list[tuple[str, Any, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("where", "value", "message"), WRONG, ids=lambda value: str(value)[:24])
+@pytest.mark.parametrize(
+    ("where", "value", "message"), WRONG, ids=lambda value: "missing" if value is MISSING else str(value)[:24]
+)
 def test_every_field_is_checked(path: Path, where: str, value: Any, message: str) -> None:
     def change(held: dict[str, Any]) -> None:
         *outer, last = where.split("/" if "/" in where else ".")
