@@ -169,7 +169,7 @@ def write_artifact(
 def sweep(folder: Path) -> None:
     """Remove the temporary files of builds that were killed; those at work hold a lock on theirs."""
     for path in folder.iterdir():
-        if _TEMPORARY.fullmatch(path.name):
+        if _TEMPORARY.fullmatch(path.name) and path.is_file() and not path.is_symlink():  # a pipe would be waited for
             try:
                 if sys.platform == "win32":  # refuses to remove what is open
                     path.unlink()
@@ -334,13 +334,14 @@ def _refuse_constant(name: str) -> None:
 
 @contextmanager
 def _explained(path: Path) -> Iterator[None]:
-    """Errors begin with the path; those of the operating system are ours too."""
+    """Errors begin with the path, on one line; those of the operating system are ours too."""
+    name = str(path) if str(path).isprintable() else repr(str(path))
     try:
         yield
     except ArtifactError as error:
-        raise ArtifactError(f"{path}: {error}") from error
+        raise ArtifactError(f"{name}: {error}") from error
     except OSError as error:
-        raise ArtifactError(f"{path}: the file cannot be read: {_reason(error)}") from error
+        raise ArtifactError(f"{name}: the file cannot be read: {_reason(error)}") from error
 
 
 def _reason(error: Exception) -> str:

@@ -35,9 +35,11 @@ from cluinfer.loading import engine_for, load, options_for
 _CODE = "import sys; sys.path[:] = filter(None, sys.path); from cluinfer.engine_process import main; main()"
 
 
+_GONE = "the process that runs the engine has ended: open the artifact again"
+
+
 class _GoneError(EngineError):
-    def __init__(self) -> None:
-        super().__init__("the process that runs the engine has ended: open the artifact again")
+    """Made of its message, as others are: it may be pickled on the way to another process."""
 
 
 class RemoteSession(Session):
@@ -170,7 +172,7 @@ def _send(connection: Connection, head: Mapping[str, Any], arrays: Mapping[str, 
         for array in arrays.values():
             connection.send_bytes(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
     except OSError as error:
-        raise _GoneError() from error
+        raise _GoneError(_GONE) from error
 
 
 def _received(connection: Connection) -> tuple[dict[str, Any], dict[str, Array]]:
@@ -181,7 +183,7 @@ def _received(connection: Connection) -> tuple[dict[str, Any], dict[str, Array]]
             arrays[name] = np.empty(shape, dtype)
             connection.recv_bytes_into(arrays[name].reshape(-1).view(np.uint8).data)
     except (EOFError, OSError) as error:
-        raise _GoneError() from error
+        raise _GoneError(_GONE) from error
     if "error" in head:
         kind = getattr(errors, head["error"], EngineError)
         raise kind(head["message"])

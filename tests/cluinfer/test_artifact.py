@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import signal
 import struct
 import subprocess
@@ -106,6 +107,12 @@ def test_nothing_a_folder_and_a_device(tmp_path: Path) -> None:
     assert refused(tmp_path) == f"{wanted}a folder"
     if Path("/dev/null").exists():
         assert refused(Path("/dev/null")) == f"{wanted}something else"
+
+
+def test_a_name_of_two_lines(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError) as error:
+        read_artifact(tmp_path / "a\n\x1b[2Jb.clu")
+    assert str(error.value).startswith(f"'{tmp_path}/a\\n\\x1b[2Jb.clu': wanted an artifact, ")
 
 
 def test_a_file_that_cannot_be_read(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -614,6 +621,18 @@ def test_the_temporary_file_of_a_build_at_work_stays(tmp_path: Path) -> None:
         module.sweep(tmp_path)
         assert not stale.exists()
     assert leftovers(tmp_path) == [".notours.tmp", "a.clu"]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes with names")
+def test_what_only_has_the_name_of_a_temporary_file_stays(tmp_path: Path) -> None:
+    """A pipe would be waited for, for ever; a link is not ours."""
+    names = [f".{str(i) * 32}.clu.tmp" for i in range(3)]
+    os.mkfifo(tmp_path / names[0])
+    (tmp_path / names[1]).mkdir()
+    write(tmp_path / "a.clu")
+    (tmp_path / names[2]).symlink_to("a.clu")
+    write(tmp_path / "a.clu")
+    assert leftovers(tmp_path) == [*names, "a.clu"]
 
 
 def test_a_temporary_file_that_was_swept_before_it_was_locked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
