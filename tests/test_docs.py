@@ -1,64 +1,26 @@
 """Every Python block of README.md and docs runs, on one small checkpoint, and prints what the page says; every command
 line is one that cluinfer understands.
 
-A page's blocks share their names, as if typed one after another. A ```text block that follows is what a block prints.
-A block that cannot run here says why in a comment before it: <!-- not run: REASON -->.
+A page's blocks share their names, as if typed one after another. Those of the quick start run where its commands have
+run, in test_quick_start.py.
 """
 
 from __future__ import annotations
 
-import io
 import re
 import shlex
-import warnings
-from collections.abc import Iterator
-from contextlib import redirect_stdout
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from doc_blocks import QUICK_START, ROOT, blocks
 from PIL import Image
 
 from cluinfer.cli import _parser
 
-ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-BLOCK = re.compile(
-    r"^(?:<!-- not run: (?P<reason>.*?) -->\n)?```python\n(?P<code>.*?)^```\n(?:\n```text\n(?P<output>.*?)^```\n)?",
-    re.M | re.S,
-)
 EXPORTS = "graph = to_onnx(model, "  # the block of README.md that makes the graph all others run on
-
-
-@dataclass(frozen=True)
-class Block:
-    page: Path
-    line: int
-    code: str
-    output: str | None
-    reason: str | None
-
-    def __str__(self) -> str:
-        return f"{self.page.relative_to(ROOT)}:{self.line}"
-
-    def run(self, names: dict[str, Any]) -> None:
-        """Executed where it stands in the page, so that a traceback shows the page's own lines."""
-        code = compile("\n" * (self.line - 1) + self.code, str(self.page), "exec")
-        printed = io.StringIO()
-        with redirect_stdout(printed), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the checkpoint is of no published size, which loading it says
-            exec(code, names)
-        if self.output is not None:
-            assert printed.getvalue() == self.output, f"{self} prints something else"
-
-
-def blocks(page: Path) -> Iterator[Block]:
-    text = page.read_text(encoding="utf-8")
-    for found in BLOCK.finditer(text):
-        line = text.count("\n", 0, found.start("code")) + 1
-        yield Block(page, line, found["code"], found["output"], found["reason"])
 
 
 def test_every_block_is_found_and_those_not_run_say_why() -> None:
@@ -102,7 +64,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_every_block_runs(folder: Path) -> None:
     """One test, so that the checkpoint is exported once: by the block that shows how."""
-    every = [block for page in PAGES for block in blocks(page) if block.reason is None]
+    every = [block for page in PAGES if page != QUICK_START for block in blocks(page) if block.reason is None]
     first = next(block for block in every if EXPORTS in block.code)
     exported: dict[str, Any] = {}
     first.run(exported)
@@ -117,13 +79,16 @@ def test_every_block_runs(folder: Path) -> None:
 
 
 def write(graph: bytes, folder: Path) -> None:
-    """As model.onnx, and as an artifact that is compiled when it is opened."""
+    """As model.onnx, and as an artifact."""
     import onnx
 
     from cluinfer.artifact import Built, write_artifact
+    from cluinfer.engines import Options, get_engine
     from cluinfer.graph import KEY, Promise
 
     (folder / "model.onnx").write_bytes(graph)
     held = {entry.key: entry.value for entry in onnx.load_from_string(graph).metadata_props}
-    built = Built("ort", "fp32", "latency", 1, {}, {}, "2026-01-01")
-    write_artifact(folder / "model.clu", graph, None, Promise.from_json(held[KEY]), built)
+    engine = get_engine("ort")
+    built = Built("ort", "fp32", "latency", 1, engine.versions(), engine.machine(), "2026-01-01")
+    compiled = engine.compile(graph, Options())
+    write_artifact(folder / "model.clu", graph, compiled, Promise.from_json(held[KEY]), built)
