@@ -33,6 +33,7 @@ from cluinfer.stored_zip import MAX_BYTES, Span, read_entries, write_entries
 SCHEMA = 1
 GRAPH, ENGINE, MANIFEST = "graph.onnx", "engine.bin", "manifest.json"
 MAX_MANIFEST = 8 << 20  # 65,536 classes of 100 letters each fit
+MAX_BATCH_PIXELS = 1 << 28  # of one call: 3 GiB, which a session pads its inputs to
 _CHUNK = 1 << 20
 _DATE = re.compile(r"\d{4}-\d\d-\d\d([T ][\d:.]{1,15}(Z|[+-]\d\d:\d\d)?)?")
 _TEMPORARY = re.compile(r"\.[0-9a-f]{32}\.clu\.tmp")
@@ -271,6 +272,8 @@ class _Reader(Fields):
         except GraphError as error:
             raise ArtifactError(f"the manifest is wrong: {error}") from error
         built = _Reader(self.take("built", dict), "built.").built()
+        if built.batch * promise.size[0] * promise.size[1] > MAX_BATCH_PIXELS:
+            raise self.wrong(f"built.batch = {built.batch} images are more than {MAX_BATCH_PIXELS} pixels")
         fidelity = None if self.held.get("fidelity", 0) is None else self.take("fidelity", dict)
         self.held.pop("fidelity", None)
         _check_plain(fidelity)

@@ -19,6 +19,7 @@ from cluinfer.json_fields import Pair as Pair
 
 KEY = "cluinfer"  # of the metadata entry
 VERSION = 1
+MAX_PIXELS = 1 << 26  # of an input: 8192x8192, 768 MiB
 INPUT, LOGITS = "image", "logits"
 EVIDENCE, EVIDENCE_CLASSES = "evidence", "evidence_classes"
 ATTENTION = ("attention/last", "attention/inner")
@@ -150,10 +151,13 @@ class _Reader(Fields):
         names = self.take("names", list)
         if not all(isinstance(name, str) for name in names) or (names and len(names) != classes):
             raise self.wrong(f"names must be {classes} texts, got {len(names)} entries")
+        size = self.pair("size")
+        if size[0] * size[1] > MAX_PIXELS:
+            raise self.wrong(f"size = {size[0]}x{size[1]} has more than {MAX_PIXELS} pixels")
         taken = {
             "arch": self.text("arch"),
             "family": self.text("family"),
-            "size": self.pair("size"),
+            "size": size,
             "classes": classes,
             "names": tuple(names),
             "preprocess": _Reader(self.take("preprocess", dict), "preprocess.").preprocess(),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from cluinfer.errors import PictureError
@@ -22,11 +22,11 @@ def find_pictures(given: Iterable[str | os.PathLike[str]]) -> list[Path]:
     found: dict[Path, None] = {}
     for one in given:
         each, path = os.fspath(one), Path(one)
-        if path.is_dir():
+        if _is(path.is_dir):
             pictures = [file for file in _below(path) if file.suffix.lower() in ENDINGS]
             if not pictures:
                 raise PictureError(f"{path}: wanted a folder with pictures, found none ending in {', '.join(ENDINGS)}")
-        elif glob.has_magic(each) and not path.exists():
+        elif glob.has_magic(each) and not _is(path.exists):
             matches = sorted(glob.glob(each, recursive=True))  # noqa: PTH207 - Path.glob takes no absolute pattern
             pictures = [Path(match) for match in matches if Path(match).is_file()]
             if not pictures:
@@ -35,6 +35,14 @@ def find_pictures(given: Iterable[str | os.PathLike[str]]) -> list[Path]:
             pictures = [path]
         found |= dict.fromkeys(pictures)
     return list(found)
+
+
+def _is(what: Callable[[], bool]) -> bool:
+    """Whether it is that; what cannot be asked, as for its name being too long, is not."""
+    try:
+        return what()
+    except (OSError, ValueError):
+        return False
 
 
 def _below(folder: Path) -> list[Path]:

@@ -8,7 +8,8 @@ Rules:
   does with 16-bit colour. The EXIF orientation is applied, to files and PIL images; of an animation, the first frame
   counts; colour profiles are not looked at.
 - Resizing and cropping are timm's and torchvision's, bit for bit: the picture is shrunk or enlarged until it just
-  covers floor(size / crop), then the centre is cut out. A picture so long that this would be wasteful is cut first.
+  covers floor(size / crop), then the centre is cut out. Where this would be wasteful, for a very long picture or a
+  tiny crop, it is cut first.
 - Every picture that cannot be served is a PictureError of one line. At most MAX_PIXELS are decoded; EPS, which Pillow
   would hand to Ghostscript, never is.
 """
@@ -56,7 +57,7 @@ def shown(picture: Picture, size: Pair, how: Preprocess) -> Image.Image:
     image = open_picture(picture)
     resample = Image.Resampling[how.interpolation.upper()]
     (height, width), (scaled_width, scaled_height), (left, top) = size, *_placed(image.size, size, how)
-    if scaled_width * scaled_height <= LONG * (height / how.crop) * (width / how.crop):
+    if scaled_width * scaled_height <= min(LONG * (height / how.crop) * (width / how.crop), MAX_PIXELS):
         scaled = image.resize((scaled_width, scaled_height), resample)
         return scaled.crop((left, top, left + width, top + height))
     x, x_from, x_to = _around(left, left + width, scaled_width, image.width)

@@ -397,6 +397,12 @@ WRONG: list[tuple[str, Any, str]] = [
     ("built.hint", "speed", "built.hint must be latency or throughput, got 'speed'"),
     ("built.batch", 0, "built.batch = 0 is not in 1..65536"),
     ("built.batch", 10**400, f"built.batch = {'1' + '0' * 59} is not in 1..65536"),
+    (
+        "promise.size",
+        [65536, 65536],
+        "the graph's description is wrong: size = 65536x65536 has more than 67108864 pixels",
+    ),
+    ("built.batch", 10**5, "built.batch = 100000 is not in 1..65536"),
     ("built.batch", 1.0, "built.batch must be int, got 1.0"),
     ("built.versions", [], "built.versions must be dict, got []"),
     ("built.versions", {"numpy": 2}, "built.versions.numpy must be str, got 2"),
@@ -441,6 +447,14 @@ def test_every_field_is_checked(path: Path, where: str, value: Any, message: str
     got = refused(path)
     assert got.startswith(f"the manifest is wrong: {message}")
     assert got == f"the manifest is wrong: {message}" or "ABAB" in message
+
+
+def test_a_batch_that_no_memory_holds(path: Path) -> None:
+    def change(held: dict[str, Any]) -> None:
+        held["promise"]["size"], held["built"]["batch"] = [224, 224], 6000
+
+    rewritten(path, change)
+    assert refused(path) == "the manifest is wrong: built.batch = 6000 images are more than 268435456 pixels"
 
 
 def test_a_number_too_large_to_be_one(path: Path) -> None:

@@ -33,6 +33,15 @@ def test_what_is_meant() -> None:
     assert found() == []
 
 
+@pytest.mark.parametrize("name", ["x" * 5000, "a\0b", "[x]" * 2000], ids=["long", "zero", "long pattern"])
+def test_a_name_that_cannot_be_does_not_stop_the_others(folder: Path, name: str) -> None:
+    if "[" in name:
+        with pytest.raises(PictureError, match="no file has such a name"):
+            find_pictures([name])
+    else:
+        assert find_pictures([name, folder / "b.jpg"]) == [Path(name), folder / "b.jpg"]
+
+
 def test_a_folder_is_all_pictures_below_it(folder: Path) -> None:
     assert find_pictures([folder]) == [folder / name for name in ("a.PNG", "b.jpg", "below/c.webp", "odd[1].jpg")]
 

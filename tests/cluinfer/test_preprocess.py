@@ -93,6 +93,14 @@ def test_a_long_picture_is_cut_before_it_is_resized_and_looks_the_same(interpola
     assert near.mean() > (0.9 if interpolation == "nearest" else 0.999)
 
 
+def test_a_tiny_crop_is_cut_before_it_is_resized() -> None:
+    """The whole picture would be enlarged to 102400x102400 first."""
+    picture = Image.fromarray(texture(100, 100))
+    got = np.asarray(shown(picture, (1024, 1024), Preprocess(crop=0.01))).astype(int)
+    wanted = picture.resize((1024, 1024), Image.Resampling.BICUBIC, (49.5, 49.5, 50.5, 50.5))
+    assert np.abs(got - np.asarray(wanted)).max() <= 1
+
+
 @pytest.mark.parametrize(
     ("height_width", "size", "crop", "box"),
     [
