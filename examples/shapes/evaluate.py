@@ -6,7 +6,8 @@
 Accuracy first. Then, for each clustering, how its clusters agree with the objects' true masks, means over scenes and
 heads, in percent (see `agreement`), beside the same numbers for a regular grid of as many cells.
 For ICASC, the separability of the true class's attention from the strongest other's, and how much of the true class's
-attention lies on the object.
+attention lies on the object; beside it, how many scenes have an empty map (which counts as separate, and as off the
+object), and the object's share of the picture, which a flat map would reach.
 """
 
 from __future__ import annotations
@@ -141,7 +142,8 @@ def clusterings(model: nn.Module, size: tuple[int, int], seed: int, count: int) 
 
 @torch.no_grad()
 def attentions(model: Icasc, size: tuple[int, int], seed: int, count: int) -> list[float]:
-    """Separability at the last and at the inner layer, then the share of attention on the object at both."""
+    """Last and inner separability, last and inner share of attention on the object, then what to judge these by: the
+    share of scenes of which a map at the last layer is empty, and the object's share of the picture."""
     found = []
     for images, masks, labels in batches(seed, count):
         image, target = to_input(images, size), torch.from_numpy(labels)
@@ -149,7 +151,9 @@ def attentions(model: Icasc, size: tuple[int, int], seed: int, count: int) -> li
         maps = model.attention(image, torch.stack([target, rival], 1))
         both = (maps.last, maps.inner)
         rows = [separability(a[:, 0], a[:, 1]) for a in both]
-        rows += [_on_object(a[:, 0], seen_masks(masks, size)) for a in both]
+        seen = seen_masks(masks, size)
+        rows += [_on_object(a[:, 0], seen) for a in both]
+        rows += [(maps.last.amax((2, 3)) == 0).any(1).float(), torch.from_numpy(seen).float().mean((1, 2))]
         found.append(torch.stack(rows, 1))
     return torch.cat(found).mean(0).tolist()
 
@@ -186,9 +190,8 @@ def main() -> None:
                 cellwise = [f"{100 * values[i]:.1f} ({100 * values[i + 3]:.1f})" for i in range(3)]
                 print(f"| {name} | {layer} | {' | '.join(cellwise)} |", flush=True)
 
-    print(
-        "\n| checkpoint | separability, last | inner | attention on the object, last | inner |\n|---|---|---|---|---|"
-    )
+    print("\n| checkpoint | separability, last | inner | attention on the object, last | inner | empty | object |")
+    print("|---|---|---|---|---|---|---|")
     for name, (model, size) in models.items():
         if isinstance(model, Icasc):
             values = attentions(model, size, args.seed, args.count)
