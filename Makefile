@@ -3,6 +3,7 @@
 #   make test TESTS=tests/cluinfer       some tests only; PYTEST_ARGS for anything else
 #   make lint, make format, make clean
 #   make sanitize                        the kernels' tests under AddressSanitizer and UBSan; a minute more than tests
+#   make docs                            the documentation as pages, in build/site; warnings are errors
 #   make demo                            from a trained checkpoint to pictures of its clusters, in an environment of its own
 
 PYTHON ?= python3
@@ -11,7 +12,7 @@ TESTS ?=
 PYTEST_ARGS ?=
 
 VENV := .venv
-EXTRAS := export,openvino,plot,dev
+EXTRAS := export,openvino,plot,docs,dev
 DEMO_VENV := .venv-demo
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
@@ -19,7 +20,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 # Everything that ends up in the wheel. The folders are listed too, so that a removed file counts as a change.
 SOURCES := CMakeLists.txt LICENSE README.md $(shell find -L cluinfer -name __pycache__ -prune -o -print)
 
-.PHONY: test lint format sanitize demo clean
+.PHONY: test lint format docs sanitize demo clean
 
 # Two workers with one thread each are quicker than one worker whose libraries thread every small operation.
 # `pytest`, not `python -m pytest`: the latter would put the checkout before the installed package.
@@ -34,6 +35,9 @@ lint: $(VENV)/packages.stamp
 format: $(VENV)/packages.stamp
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: $(VENV)/packages.stamp
+	$(BIN)/mkdocs build --strict --quiet
 
 # A build of its own, beside that of the package. Python itself is not sanitized, so the runtimes come first; it
 # leaks by design, so leaks are not looked for.

@@ -67,7 +67,7 @@ def test_styles_load_nothing_from_elsewhere(site: Path) -> None:
 
 
 @pytest.mark.skipif(bool(MISSING), reason=MISSING)
-def test_a_browser_asks_for_files_only_and_nothing_is_wider_than_a_phone(site: Path) -> None:
+def test_in_a_browser_pages_ask_for_files_only_complain_of_nothing_and_fit_a_phone(site: Path) -> None:
     with chromium() as page:
         page.look(390, 800)
         for path in sorted(site.glob("*.html")):
@@ -79,3 +79,4 @@ def test_a_browser_asks_for_files_only_and_nothing_is_wider_than_a_phone(site: P
             asked = page.requests()
             assert asked
             assert [url for url in asked if not url.startswith("file:")] == []
+            assert page.complaints() == [], path.name
