@@ -6,6 +6,7 @@ Rules:
 - A point of a cluster map agrees if both runs put it in the same cluster. One that does not is a near tie if the
   reference's margin there, the difference of its two best similarities, is below `near`; else it is a real flip.
   Without margins nobody can tell: every such point counts as a flip, and the report says that ties are not known.
+- A point is clear if its margin is above CLEAR: what becomes of those tells a coarse precision from a wrong one.
 - An error is in units of the standard deviation of the reference's values, over everything compared.
 - One point that changes its cluster moves every number after it (by about a percent, in a network with random weights).
   So numbers are judged on the images whose maps are all the same, as long as there are any.
@@ -17,7 +18,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ from cluinfer.errors import ShapeError
 from cluinfer.graph import ATTENTION, ATTENTION_CLASSES, EVIDENCE, EVIDENCE_CLASSES, LOGITS, ClusterOutput
 
 NEAR = 1e-5  # float32 engines differ by about a tenth of this in a similarity
+CLEAR = 0.01  # int8 moves a similarity by about a tenth of this
 MIN_AGREEMENT = 0.998
 MAX_ERROR = 2e-3
 MAPS = "clusters/"
@@ -42,6 +44,9 @@ class MapAgreement:
     points: int
     same: int
     near_ties: int | None  # of those that are not the same; None where the reference's margins are not known
+    clear: int | None = None  # points whose margin is above CLEAR; None where margins are not known
+    clear_same: int | None = None
+    heads: tuple[int, ...] = ()  # of `same`, by head; each has an equal part of the points
 
     @property
     def flips(self) -> int:
@@ -58,9 +63,27 @@ class MapAgreement:
         """Share of the points that did not flip: a near tie may fall either way."""
         return 1 - self.flips / self.points if self.points else 1.0
 
+    @property
+    def clear_agreement(self) -> float | None:
+        """Share of the clear points in the same cluster; None where it is not known which are clear."""
+        if self.clear is None or self.clear_same is None:
+            return None
+        return self.clear_same / self.clear if self.clear else 1.0
+
+    @property
+    def head_agreements(self) -> tuple[float, ...]:
+        """Share of the points in the same cluster, of each head."""
+        return tuple(same * len(self.heads) / self.points for same in self.heads) if self.points else ()
+
     def __add__(self, other: MapAgreement) -> MapAgreement:
-        ties = None if self.near_ties is None or other.near_ties is None else self.near_ties + other.near_ties
-        return MapAgreement(self.points + other.points, self.same + other.same, ties)
+        return MapAgreement(
+            self.points + other.points,
+            self.same + other.same,
+            _sum(self.near_ties, other.near_ties),
+            _sum(self.clear, other.clear),
+            _sum(self.clear_same, other.clear_same),
+            tuple(map(sum, zip(self.heads, other.heads, strict=True))) if len(self.heads) == len(other.heads) else (),
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -71,6 +94,9 @@ class MapAgreement:
             "flips": self.flips,
             "agreement": self.agreement,
             "fair_agreement": self.fair_agreement,
+            "clear": self.clear,
+            "clear_agreement": self.clear_agreement,
+            "heads": list(self.head_agreements),
         }
 
 
@@ -135,10 +161,10 @@ class Fidelity:
     @property
     def overall(self) -> MapAgreement:
         """All maps together."""
-        total = MapAgreement(0, 0, 0)
+        total = MapAgreement(0, 0, 0, 0, 0)
         for each in self.maps.values():
             total += each
-        return total
+        return replace(total, heads=())  # layers have heads of their own
 
     def __add__(self, other: Fidelity) -> Fidelity:
         if self.maps.keys() != other.maps.keys() or self.numbers.keys() != other.numbers.keys():
@@ -261,9 +287,18 @@ def _compare_maps(name: str, reference: Array, candidate: Array, margin: Array |
             raise ShapeError(f"{name}: wanted cluster ids, which are integers, got {array.dtype}")
     if margin is not None and margin.shape != reference.shape:
         raise ShapeError(f"{name}: wanted a margin for each point {list(reference.shape)}, got {list(margin.shape)}")
-    different = reference != candidate
-    ties = None if margin is None else int((different & (margin < near)).sum())
-    return MapAgreement(reference.size, reference.size - int(different.sum()), ties)
+    same = reference == candidate
+    by_head = same.sum(axis=(0, *range(2, same.ndim))) if same.ndim > 1 else np.zeros(0, int)
+    heads = tuple(int(count) for count in by_head)
+    if margin is None:
+        return MapAgreement(reference.size, int(same.sum()), None, heads=heads)
+    clear = margin > CLEAR
+    ties, clear_same = int((~same & (margin < near)).sum()), int((same & clear).sum())
+    return MapAgreement(reference.size, int(same.sum()), ties, int(clear.sum()), clear_same, heads)
+
+
+def _sum(one: int | None, other: int | None) -> int | None:
+    return None if one is None or other is None else one + other
 
 
 def _compare_numbers(reference: Array, candidate: Array) -> NumberAgreement:

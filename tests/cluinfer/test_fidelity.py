@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from functools import reduce
 from operator import add
 from typing import Any
@@ -42,9 +43,18 @@ def test_points_are_the_same_near_ties_or_flips() -> None:
         margins([9e-6, 9e-6, 1e-5, 0.5, 0.5], [0, 0, 0, 0, 0]),
     )
     each = found.maps[MAP]
-    assert each == MapAgreement(points=10, same=6, near_ties=2)
-    assert (each.flips, each.agreement, each.fair_agreement) == (2, 0.6, 0.8)
-    assert found.overall == each
+    assert each == MapAgreement(points=10, same=6, near_ties=2, clear=2, clear_same=1, heads=(6,))
+    assert (each.flips, each.agreement, each.fair_agreement, each.clear_agreement) == (2, 0.6, 0.8, 0.5)
+    assert found.overall == replace(each, heads=())
+
+
+def test_heads_are_told_apart_and_add_up() -> None:
+    reference = {MAP: np.zeros((1, 2, 2, 2), np.int32)}
+    candidate = {MAP: np.array([[[[0, 0], [0, 1]], [[1, 1], [1, 0]]]], np.int32)}
+    found = compare(reference, candidate) + compare(reference, reference)
+    assert found.maps[MAP].heads == (7, 5)
+    assert found.maps[MAP].head_agreements == (7 / 8, 5 / 8)
+    assert found.overall.heads == ()
 
 
 def test_without_margins_every_change_counts_as_a_flip() -> None:
@@ -140,7 +150,8 @@ def test_batches_add_up_to_the_whole() -> None:
 
 def test_ties_known_for_one_batch_only_are_not_known() -> None:
     found = compare(ids([0, 1]), ids([0, 2]), margins([0, 0])) + compare(ids([0, 1]), ids([0, 2]))
-    assert found.maps[MAP] == MapAgreement(4, 2, None)
+    assert found.maps[MAP] == MapAgreement(4, 2, None, heads=(2,))
+    assert found.maps[MAP].clear_agreement is None
 
 
 def test_different_outputs_do_not_add_up() -> None:
@@ -281,6 +292,9 @@ def test_to_dict_is_json() -> None:
         "flips": 0,
         "agreement": 0.5,
         "fair_agreement": 1.0,
+        "clear": 1,
+        "clear_agreement": 1.0,
+        "heads": [0.5],
     }
     assert held["numbers"]["logits"] == {"count": 2, "max_error": 0.0, "mean_error": 0.0}
     assert (held["images"], held["top1_same"], held["near"], held["overall"]["points"]) == (1, 1, 1e-5, 2)
