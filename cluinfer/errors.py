@@ -42,6 +42,10 @@ class ArtifactError(CluinferError):
     """An artifact that cannot be read or written, or is not what it says."""
 
 
+class CalibrationError(CluinferError):
+    """Calibration images that cannot be used, or a graph that cannot be quantized as asked."""
+
+
 class PictureError(CluinferError):
     """A picture that cannot be read or is not one, or what cannot be drawn over one."""
 

@@ -91,7 +91,7 @@ def add_constant(graph: ir.Graph, name: str, array: Array) -> ir.Value:
     free, number = name, 1
     while free in graph.initializers:
         free, number = f"{name}_{number}", number + 1
-    value = ir.Value(name=free, const_value=ir.tensor(np.ascontiguousarray(array), name=free))
+    value = ir.Value(name=free, const_value=ir.tensor(np.asarray(array, order="C"), name=free))
     value.shape, value.type = ir.Shape(array.shape), ir.TensorType(ir.DataType.from_numpy(array.dtype))
     graph.register_initializer(value)
     return value
