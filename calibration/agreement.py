@@ -96,7 +96,7 @@ def agreement_lines(kept: Kept) -> list[str]:
             cells = [c.rjust(w) if i else c.ljust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))]
             lines.append("  ".join(cells).rstrip())
     if fidelity.top1_same is not None:
-        drop = "" if kept.top1_drop is None else f"; top-1 should drop by {kept.top1_drop:.2%}"
+        drop = "" if kept.top1_drop is None else f"; top-1 should drop by {100 * kept.top1_drop:.2f} %"
         lines.append(f"likeliest class: the same for {fidelity.top1_same} of {fidelity.images} images{drop}")
     for name, error in fidelity.numbers.items():
         lines.append(

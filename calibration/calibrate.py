@@ -8,6 +8,7 @@ agreement.py  what is left of what the model saw      search.py     fewer layers
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,7 +24,7 @@ from cluinfer.calibration.search import search
 from cluinfer.calibration.speed import time_frontier
 from cluinfer.calibration.subject import Progress, Settings, Subject
 from cluinfer.engines import Engine, Options
-from cluinfer.errors import CalibrationError
+from cluinfer.errors import CalibrationError, CluinferWarning
 
 
 @dataclass(frozen=True)
@@ -98,6 +99,8 @@ def calibrate(
     )
     if saved is not None:
         saved.unlink(missing_ok=True)
+    if held.skipped():
+        warnings.warn(held.skipped(), CluinferWarning, stacklevel=2)
     return Calibrated(
         graph=made,
         choices=tuple(choices),

@@ -30,6 +30,7 @@ from cluinfer.preprocess import Picture, prepare
 COUNT = 300  # images that calibrate, unless told otherwise
 HELD_BACK = 64
 ARRAYS = (".npy", ".npz")
+_NOTHING = "no calibration images: wanted a folder of pictures, or a .npy or .npz file"
 
 Image = NDArray[np.float32]  # [3, H, W]
 Given = Picture | NDArray[np.float32]
@@ -108,11 +109,38 @@ def split(given: Sequence[Given], promise: Promise, count: int = COUNT, seed: in
         raise CalibrationError(f"{count} calibration images: wanted one or more")
     entries = [entry for one in given for entry in _entries(one, promise)]
     if not entries:
-        raise CalibrationError("no calibration images: wanted a folder of pictures, or a .npy or .npz file")
+        raise CalibrationError(_NOTHING)
     shuffled = [entries[i] for i in np.random.default_rng(seed).permutation(len(entries))]
     held = min(len(shuffled) // 5, HELD_BACK)
     calibrating = shuffled[: min(count, len(shuffled) - held)]
     return Split(Images(calibrating), Images(shuffled[len(shuffled) - held :] if held else calibrating), not held)
+
+
+def check_given(given: Sequence[Given]) -> None:
+    """Refuse what is not there or holds nothing to calibrate on, before a model is read for it."""
+    if not given:
+        raise CalibrationError(_NOTHING)
+    for one in given:
+        if isinstance(one, str | os.PathLike):
+            _find(Path(one))
+
+
+def _find(path: Path) -> tuple[list[Path], list[Path]]:
+    """The array files and the pictures of a folder, a file or a pattern."""
+    if path.suffix.lower() in ARRAYS and not path.is_dir():
+        if not path.is_file():
+            raise CalibrationError(f"{path}: wanted a .npy or .npz file with images, found nothing")
+        return [path], []
+    arrays = sorted(file for file in path.rglob("*") if file.suffix.lower() in ARRAYS) if path.is_dir() else []
+    try:
+        pictures = find_pictures([path])
+    except PictureError as error:
+        if not arrays:
+            raise CalibrationError(f"no calibration images: {error}") from error
+        return arrays, []
+    if pictures == [path] and not path.exists():
+        raise CalibrationError(f"{path}: wanted pictures, or a .npy or .npz file, to calibrate on, found nothing")
+    return arrays, pictures
 
 
 def _entries(one: Given, promise: Promise) -> list[_Entry]:
@@ -123,17 +151,8 @@ def _entries(one: Given, promise: Promise) -> list[_Entry]:
     if not isinstance(one, str | os.PathLike):
         pixels = one.tobytes() if hasattr(one, "tobytes") else repr(one).encode()
         return [_picture("the picture", hashlib.sha256(pixels).hexdigest(), cast("Picture", one), promise)]
-    path = Path(one)
-    if path.suffix.lower() in ARRAYS and not path.is_dir():
-        return _of_array_file(path, promise.size)
-    arrays = sorted(file for file in path.rglob("*") if file.suffix.lower() in ARRAYS) if path.is_dir() else []
+    arrays, pictures = _find(Path(one))
     found = [entry for file in arrays for entry in _of_array_file(file, promise.size)]
-    try:
-        pictures = find_pictures([path])
-    except PictureError as error:
-        if not found:
-            raise CalibrationError(f"no calibration images: {error}") from error
-        pictures = []
     return found + [_picture(str(each), _mark(each), each, promise) for each in pictures]
 
 
@@ -142,8 +161,6 @@ def _picture(name: str, mark: str, picture: Picture, promise: Promise) -> _Entry
 
 
 def _of_array_file(path: Path, size: Pair) -> list[_Entry]:
-    if not path.is_file():
-        raise CalibrationError(f"{path}: wanted a .npy or .npz file with images, found nothing")
     try:
         held = np.load(path, mmap_mode="r", allow_pickle=False)
         named = {"": held} if isinstance(held, np.ndarray) else {name: held[name] for name in held.files}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import onnx
@@ -32,7 +33,7 @@ class Bounds:
                 raise CalibrationError(f"{name} {value}: wanted a share from 0 to 1")
 
     def __str__(self) -> str:
-        return f"{percent(self.min_agreement)} of the points, top-1 down by at most {self.max_top1_drop:.2%}"
+        return f"{percent(self.min_agreement)} of the points, top-1 down by at most {100 * self.max_top1_drop:.2f} %"
 
     def hold(self, kept: Kept) -> bool:
         """Whether this is enough."""
@@ -114,6 +115,43 @@ class Frontier:
         points = f" and keeps {percent(kept.overall.agreement)} of the points" if kept.maps else ""
         times = plain.latency.median / best.latency.median
         return f"{said}: it does not pay on this machine; {best.name} is {times:.2f} times as fast{points}: use that"
+
+    def table(self) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+        """A header, and a row for each point."""
+        rows: list[tuple[str, ...]] = []
+        for each in (*self.points, *self.others):
+            overall, fidelity = each.kept.fidelity.overall, each.kept.fidelity
+            clear = overall.clear_agreement if fidelity.maps else None
+            rows.append(
+                (
+                    each.name,
+                    percent(each.int8_share),
+                    f"{each.latency.median * 1e3:.2f}" if each.latency else "",
+                    percent(overall.agreement) if fidelity.maps else "",
+                    percent(clear) if clear is not None else "",
+                    "" if fidelity.top1_same is None else f"{fidelity.top1_same} of {fidelity.images}",
+                    "taken" if each.name == self.taken.name else "",
+                )
+            )
+        return ("layers", "work in int8", "median ms", "points same", "of clear ones", "top-1 same", ""), rows
+
+    def plot(self, path: str | Path) -> None:
+        """Speed against agreement; where nothing was timed, the work in int8."""
+        from cluinfer.plot import Dot, draw_dots
+
+        timed = any(each.latency for each in self.points)
+        dots = [
+            Dot(
+                each.name,
+                each.latency.median * 1e3 if each.latency else each.int8_share * 100,
+                each.kept.fidelity.overall.agreement * 100,
+                each.name == self.taken.name,
+            )
+            for each in (*self.points, *self.others)
+            if each.latency or not timed
+        ]
+        across = f"median latency in {self.engine}, ms" if timed else "work in int8, %"
+        draw_dots(path, dots, across, "points in the same cluster, %", level=self.bounds.min_agreement * 100)
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""

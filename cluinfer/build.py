@@ -5,8 +5,10 @@ Rules:
 - What comes out is held against the checkpoint in PyTorch, on real pictures if there are some, else on smooth noise. A
   program or a graph has no checkpoint: there the graph itself, in ONNX Runtime in float32, is the reference.
 - Precision "auto" compiles every precision that the engine has and takes the fastest that keeps what the model sees:
-  the likeliest class of every picture, and 98 % of the points of all cluster maps together. Else it is fp32.
-- Nothing is written before all of this has worked, and then in one step: a build that ends early leaves nothing.
+  the likeliest class of every picture, and 98 % of the points of all cluster maps together. Else it is fp32. int8 is
+  among them if there are images to calibrate on. The graph in the artifact is that of the precision that was taken.
+- Nothing is written before all of this has worked, and then in one step: a build that ends early leaves nothing, except
+  what a calibration has seen so far, from where the next one goes on.
 """
 
 from __future__ import annotations
@@ -22,25 +24,25 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cluinfer.artifact import Built, write_artifact
+from cluinfer.build_graphs import AUTO, NO_IMAGES, Calibration, Made, is_quantized, make_graph
 from cluinfer.engines import ENGINES, Array, Choice, Engine, Options, Session, choose_engine, get_engine
-from cluinfer.errors import ArtifactError, EngineError
+from cluinfer.engines.quantized import INT8
+from cluinfer.errors import ArtifactError, CalibrationError, EngineError
 from cluinfer.fidelity import Fidelity, percent
 from cluinfer.graph import INPUT, Promise
 from cluinfer.preprocess import Picture
 from cluinfer.timing import Plan, Statistics, statistics, take_turns
 
 if TYPE_CHECKING:
+    from cluinfer.calibration import Calibrated
     from cluinfer.export.source import Source
 
-AUTO = "auto"
 PRECISIONS = ("fp32", "bf16", "fp16", "int8", AUTO)
 WORTH = 1.05  # how many times faster than fp32 a precision must be: less is within what a short measurement is off by
 TOP1, AGREEMENT = 1.0, 0.98  # what a precision must keep: of the pictures' likeliest classes, of all maps' points
 PICTURES, NOISE = 64, 16  # how many are compared: of those given, evenly chosen, or made
 BATCH = 8  # images compared at once
 LATENCY = Plan(warm_up=0.5, seconds=5, runs=60)
-
-_NO_INT8 = "cluinfer.calibration, which is not there yet"
 
 Progress = Callable[[str], None]
 
@@ -54,6 +56,7 @@ class Tried:
     fidelity: Fidelity | None = None
     reason: str = ""  # why it was not taken
     blob: bytes = field(default=b"", repr=False)
+    made: Made | None = field(default=None, repr=False)  # the graph
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -84,6 +87,11 @@ class Summary:
         """The precision that was built."""
         return next(each for each in self.tried if each.precision == self.built.precision)
 
+    @property
+    def calibrated(self) -> Calibrated | None:
+        """What calibration made, if int8 was tried."""
+        return next((each.made.calibrated for each in self.tried if each.made and each.made.calibrated), None)
+
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
         return {
@@ -99,6 +107,7 @@ class Summary:
             "reference": self.reference,
             "images": self.images,
             "tried": [each.to_dict() for each in self.tried],
+            "calibration": self.calibrated and self.calibrated.to_dict(),
             "failures": list(self.failures),
         }
 
@@ -118,6 +127,8 @@ def build(
     classes: Sequence[str] = (),
     pictures: Sequence[Picture] = (),
     calibration: Sequence[Picture] = (),
+    min_agreement: float | None = None,
+    max_top1_drop: float | None = None,
     batch: int = 1,
     hint: str = "latency",
     threads: int | None = None,
@@ -128,44 +139,49 @@ def build(
 
     `engine`: auto, trt, openvino, ort. `precision`: fp32, bf16, fp16, int8, auto. `arch` and `settings` (grid, fold,
     heads) as for `load_model`; `size`, `maps`, `evidence`, `attention` and `classes` (names) as for `to_onnx`: none of
-    them for an ONNX graph, which has them in it. `pictures`: to compare on; `calibration`: for int8. `own`: as in
-    Options.
+    them for an ONNX graph, which has them in it. `pictures`: to compare on. `calibration`: pictures, folders of them,
+    or arrays as .npy, for int8; with `min_agreement` or `max_top1_drop`, as many layers are in int8 as keep these.
+    `own`: as in Options.
     """
     from cluinfer.export.source import output_path, read_source
 
-    _check_precision(precision, calibration)
+    _check_precision(precision, model, calibration)
     name, why = _engine(engine)
     target = output_path(model, output, ".clu")
     if target.suffix != ".clu":
         raise ArtifactError(f"-o {target}: wanted a name ending in .clu")
     options = Options(hint=hint, threads=threads, batch=batch, own=own)
+    to_calibrate = Calibration(
+        calibration, min_agreement, max_top1_drop, target.with_name(f"{target.name}.calibration")
+    )
+    to_calibrate.check(precision)
     source = read_source(model, arch, settings, size, maps, evidence, attention, classes, progress)
     images, what = _images(source.promise, pictures)
-    tried = _try(get_engine(name), precision, source, options, images, what, progress)
+    tried = _try(get_engine(name), precision, source, to_calibrate, options, images, what, progress)
     rows, taken = _choose(tried)
-    if precision == AUTO:
-        rows += (Tried("int8", reason=f"not tried: {_NO_INT8}"),)
+    if INT8 not in {each.precision for each in rows} and precision == AUTO and INT8 in get_engine(name).precisions:
+        rows += (Tried(INT8, reason=f"not tried: {NO_IMAGES}"),)
     progress(f"writing {target}")
     built = _built(get_engine(name), replace(options, precision=taken.precision))
-    assert taken.fidelity is not None and taken.latency is not None
+    assert taken.fidelity is not None and taken.latency is not None and taken.made is not None
+    calibrated = taken.made.calibrated
     measured = {
         **taken.fidelity.to_dict(),
         "reference": source.name,
         "pictures": what,
         "latency_ms": taken.latency.to_dict(),
         "threads": threads,
+        **({"calibration": calibrated.to_dict()} if calibrated else {}),
     }
-    write_artifact(target, source.content, taken.blob, source.promise, built, measured)
+    write_artifact(target, taken.made.content, taken.blob, source.promise, built, measured)
     return Summary(target, source.promise, built, why, rows, source.name, what, threads, _failures(taken))
 
 
-def _check_precision(precision: str, calibration: Sequence[Picture]) -> None:
+def _check_precision(precision: str, model: str | Path, calibration: Sequence[Picture]) -> None:
     if precision not in PRECISIONS:
         raise EngineError(f"there is no precision {precision!r}; there are: {', '.join(PRECISIONS)}")
-    if precision == "int8" and not calibration:
-        raise EngineError("int8 needs pictures like those the model will see: give them with --calibration DIR")
-    if precision == "int8":
-        raise EngineError(f"int8 needs {_NO_INT8}; choose fp32, bf16, fp16 or auto")
+    if precision == INT8 and not calibration and Path(model).suffix != ".onnx":  # which may be calibrated already
+        raise EngineError(NO_IMAGES)
 
 
 def _engine(name: str) -> Choice:
@@ -198,21 +214,30 @@ def _images(promise: Promise, pictures: Sequence[Picture]) -> tuple[Array, str]:
 
 
 def _try(
-    engine: Engine, precision: str, source: Source, options: Options, images: Array, what: str, progress: Progress
+    engine: Engine,
+    precision: str,
+    source: Source,
+    calibration: Calibration,
+    options: Options,
+    images: Array,
+    what: str,
+    progress: Progress,
 ) -> list[Tried]:
     """This precision, or for auto each that the engine has, fp32 first: compiled, timed in turns, compared."""
-    wanted = [each for each in PRECISIONS if each in engine.precisions] if precision == AUTO else [precision]
+    wanted = _wanted(engine, precision, source, calibration)
     blobs: dict[str, bytes] = {}
+    made: dict[str, Made] = {}
     refused: dict[str, str] = {}
     with ExitStack() as opened:
         sessions: dict[str, Session] = {}
         for each in wanted:
-            progress(f"compiling for {engine.name} in {each}")
             with_it = replace(options, precision=each)
             try:
-                blobs[each] = engine.compile(source.content, with_it)
+                made[each] = make_graph(each, source, calibration, engine, options, progress)
+                progress(f"compiling for {engine.name} in {each}")
+                blobs[each] = engine.compile(made[each].content, with_it)
                 sessions[each] = opened.enter_context(engine.load(blobs[each], with_it))
-            except EngineError as error:
+            except (EngineError, CalibrationError) as error:
                 if each == wanted[0]:
                     raise
                 refused[each] = str(error)
@@ -224,8 +249,19 @@ def _try(
                 tried.append(Tried(each, reason=refused[each]))
                 continue
             progress(f"comparing {each} with {source.name} on {what}")
-            tried.append(Tried(each, latencies[each], _compare(sessions[each], source, images), blob=blobs[each]))
+            fidelity = _compare(sessions[each], source, images)
+            tried.append(Tried(each, latencies[each], fidelity, blob=blobs[each], made=made[each]))
     return tried
+
+
+def _wanted(engine: Engine, precision: str, source: Source, calibration: Calibration) -> list[str]:
+    """The precisions to try, fp32 first."""
+    if precision != AUTO:
+        return [precision]
+    if is_quantized(source):
+        return [INT8]
+    known = [each for each in PRECISIONS if each in engine.precisions]
+    return known if calibration.images else [each for each in known if each != INT8]
 
 
 def _latencies(sessions: Mapping[str, Session], promise: Promise, batch: int) -> dict[str, Statistics]:

@@ -1,10 +1,11 @@
-"""Measurements as a picture: bars from zero, each with its spread. Needs the extra `plot`."""
+"""Measurements as a picture: bars from zero, each with its spread, or dots. Needs the extra `plot`."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from cluinfer.errors import CluinferError
 
@@ -60,10 +61,39 @@ def draw_bars(path: str | Path, panels: Sequence[Panel], note: str = "") -> None
         axes.spines[["top", "right"]].set_visible(False)
     if note:
         figure.supxlabel(note, fontsize="small", color="#555555")
-    try:
-        figure.savefig(path)
-    except OSError as error:
-        raise CluinferError(f"{path}: cannot write a picture there: {error.strerror}") from error
+    _write(figure, path)
+
+
+@dataclass(frozen=True)
+class Dot:
+    """One of several things that differ in two quantities."""
+
+    label: str
+    across: float
+    up: float
+    chosen: bool = False
+
+
+def draw_dots(path: str | Path, dots: Sequence[Dot], across: str, up: str, level: float | None = None) -> None:
+    """Write a plane with the dots, each with its name, and a line at the level that they are to reach."""
+    from matplotlib.figure import Figure
+
+    check_format(path)
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    axes = figure.subplots()
+    for chosen, colour, size in ((False, "#4477aa", 36), (True, "#cc6677", 80)):
+        those = [dot for dot in dots if dot.chosen == chosen]
+        axes.scatter([dot.across for dot in those], [dot.up for dot in those], s=size, color=colour, zorder=3)
+    for dot in dots:
+        axes.annotate(dot.label, (dot.across, dot.up), (6, 4), textcoords="offset points", fontsize="small")
+    if level is not None:
+        axes.axhline(level, color="#555555", linewidth=1, linestyle="--")
+    axes.margins(x=0.15, y=0.1)
+    axes.set_xlabel(across)
+    axes.set_ylabel(up)
+    axes.grid(color="#dddddd", linewidth=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
+    _write(figure, path)
 
 
 def check_format(path: str | Path) -> None:
@@ -72,3 +102,10 @@ def check_format(path: str | Path) -> None:
         raise CluinferError(f"{path}: wanted a picture's name ending in {', '.join(FORMATS)}")
     if not Path(path).parent.is_dir() or Path(path).is_dir():
         raise CluinferError(f"{path}: wanted the name of a file to write, in a folder that exists")
+
+
+def _write(figure: Any, path: str | Path) -> None:
+    try:
+        figure.savefig(path)
+    except OSError as error:
+        raise CluinferError(f"{path}: cannot write a picture there: {error.strerror}") from error

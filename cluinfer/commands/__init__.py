@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 from typing import Protocol
 
-from cluinfer.commands import archs, bench, build, doctor, export, inspect, predict, verify
+from cluinfer.commands import archs, bench, build, calibrate, doctor, export, inspect, predict, verify
 
 
 class Command(Protocol):
@@ -31,6 +31,7 @@ COMMANDS: dict[str, Command] = {
     "inspect": inspect,
     "verify": verify,
     "export": export,
+    "calibrate": calibrate,
     "archs": archs,
     "doctor": doctor,
 }

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cluinfer.commands.calibrate import add_calibration_options, calibration_fields, print_choices
 from cluinfer.commands.options import add_graph_options, class_names, class_numbers, settings
 from cluinfer.commands.tensorrt import add_tensorrt_options, check_options, run_emit, run_emitted
 
@@ -34,7 +35,7 @@ def declare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--hint", choices=("latency", "throughput"), default="latency", help="(latency)")
     parser.add_argument("--threads", type=int, metavar="N", help="to measure with; default: the engine's choice")
     parser.add_argument("--pictures", nargs="+", default=[], metavar="DIR", help="real pictures to compare on")
-    parser.add_argument("--calibration", nargs="+", default=[], metavar="DIR", help="pictures, for int8")
+    add_calibration_options(parser)
     add_graph_options(parser)
     add_tensorrt_options(parser)
     parser.add_argument("--json", action="store_true", help="print a JSON object instead of a summary")
@@ -87,7 +88,9 @@ def run(arguments: argparse.Namespace) -> None:
             attention=class_numbers(arguments.attention),
             classes=class_names(arguments.classes),
             pictures=find_pictures(arguments.pictures),
-            calibration=find_pictures(arguments.calibration),
+            calibration=arguments.calibration,
+            min_agreement=arguments.min_agreement,
+            max_top1_drop=arguments.max_top1_drop,
             batch=batch,
             hint=arguments.hint,
             threads=arguments.threads,
@@ -97,6 +100,8 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.json:
         print_json(summary.to_dict())
     else:
+        if arguments.explain and summary.calibrated:
+            print_choices(summary.calibrated)
         _print_summary(summary, arguments.precision)
 
 
@@ -120,13 +125,15 @@ def _print_summary(summary: Summary, asked: str) -> None:
             ("latency", latency_line(taken.latency.to_dict(), built.batch, summary.threads)),
             ("fidelity", fidelity_line(taken.fidelity.to_dict())),
             ("", f"against {summary.reference}, on {summary.images}"),
+            *(calibration_fields(summary.calibrated) if taken.made and taken.made.calibrated else []),
             *(("warning", failure) for failure in summary.failures),
         ]
     )
 
 
 def _why(asked: str) -> str:
-    from cluinfer.build import AGREEMENT, AUTO
+    from cluinfer.build import AGREEMENT
+    from cluinfer.build_graphs import AUTO
     from cluinfer.fidelity import percent
 
     if asked != AUTO:

@@ -3,6 +3,7 @@
 - The graph is compiled for one batch size: with a free one, OpenVINO 2026.4 does not settle on channels-last maps and
   copies every one of them around the cluster operators (measured: 1.4 to 1.6 times the time).
 - fp32 and bf16 are asked for explicitly, since OpenVINO lowers to bf16 by itself; bf16 needs a CPU that computes in it.
+- int8 is in the graph, as pairs of QuantizeLinear and DequantizeLinear; what stands between them is float32.
 - Without the extension the operators are expanded into OpenVINO's own; one warning says so.
 - A blob is a line of JSON (what it was compiled with) and OpenVINO's exported model.
 """
@@ -27,12 +28,13 @@ import numpy as np
 from cluinfer import forks
 from cluinfer.engines import blob as blobs
 from cluinfer.engines.base import THROUGHPUT, Array, Engine, Input, Options, Session
+from cluinfer.engines.quantized import check_quantized
 from cluinfer.engines.self_contained import check_self_contained
 from cluinfer.errors import EngineError, EngineWarning, MissingPackageError, one_line
 
 OVERRIDE = "CLUINFER_OPENVINO"  # path of the extension to load instead; empty for none
 _NAMES = {"win32": "cluinfer_openvino.dll", "darwin": "libcluinfer_openvino.dylib"}
-_PRECISIONS = {"fp32": "f32", "bf16": "bf16"}
+_PRECISIONS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}  # what is computed in where the graph does not say
 
 
 class OpenVINOEngine(Engine):
@@ -57,6 +59,7 @@ class OpenVINOEngine(Engine):
         """Fuse for this engine and compile."""
         _check_precision(options.precision)
         check_self_contained(graph)
+        check_quantized(graph, options.precision)
         core, library = _core()
         made: dict[str, int] = {}
         with _errors("cannot compile the graph"):

@@ -23,6 +23,7 @@ from cluinfer import forks
 from cluinfer.engines import blob as blobs
 from cluinfer.engines.base import THROUGHPUT, Array, Engine, Input, Options, Session
 from cluinfer.engines.hardware import cores
+from cluinfer.engines.quantized import check_quantized
 from cluinfer.engines.self_contained import check_self_contained
 from cluinfer.errors import EngineError, MissingPackageError, one_line
 
@@ -38,7 +39,7 @@ class ORTEngine(Engine):
 
     name = "ort"
     extra = "ort"
-    precisions = ("fp32",)
+    precisions = ("fp32", "int8")
     device = "CPU"
     bound_to = ("onnxruntime", "architecture")
 
@@ -54,6 +55,7 @@ class ORTEngine(Engine):
         """Optimize for this batch."""
         self._check_precision(options)
         check_self_contained(graph)
+        check_quantized(graph, options.precision)
         ort = _onnxruntime()
         with _errors("cannot compile the graph"), _scratch() as path:
             plain = ort.SessionOptions()

@@ -1,0 +1,16 @@
+"""Whether there is int8 in a graph, and whether that is what was asked for; told without any package for ONNX."""
+
+from __future__ import annotations
+
+from cluinfer.errors import EngineError
+
+INT8 = "int8"
+
+
+def check_quantized(graph: bytes, precision: str) -> None:
+    """Precision is a property of the graph where int8 is concerned: an engine neither makes it nor takes it out."""
+    quantized = b"QuantizeLinear" in graph  # an operator's type stands in the file as it is spelt
+    if precision == INT8 and not quantized:
+        raise EngineError("int8 wants a graph with int8 in it, which cluinfer calibrate makes of this one")
+    if precision != INT8 and quantized:
+        raise EngineError(f"the graph has int8 in it, {precision} was asked for: ask for int8")
