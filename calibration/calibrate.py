@@ -82,7 +82,9 @@ def calibrate(
     """
     subject = Subject(graph, images, settings or Settings(), saved, progress)
     progress("running the float32 graph on images held back")
-    measure = Measure(graph, subject.images.held_back)
+    held = subject.images
+    apart = not held.shared and held.held_back.usable
+    measure = Measure(graph, held.held_back if apart else held.calibrating)
     choices, frontier = plan(subject.layers, subject.usable, subject.settings.in_float), None
     if bounds is not None:
         frontier = search(subject, choices, bounds, measure, progress)
@@ -93,10 +95,8 @@ def calibrate(
         raise CalibrationError("no layer is left to run in int8; use the float32 graph as it is")
     made = subject.in_int8([choice.layer.name for choice in choices if choice.int8])
     progress("comparing int8 with the float32 graph")
-    kept, held = measure(made), subject.images
-    which = (
-        "of the calibrating images, since there are too few to hold some back" if held.shared else "held-back images"
-    )
+    kept = measure(made)
+    which = "images held back" if apart else "of the calibrating images, since none could be held back"
     if saved is not None:
         saved.unlink(missing_ok=True)
     if held.skipped():

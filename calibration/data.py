@@ -80,6 +80,11 @@ class Images:
         if not found:
             self.refuse()
 
+    @property
+    def usable(self) -> bool:
+        """Whether there is one that can be used."""
+        return any(self.read(index) is not None for index in range(len(self)))
+
     def refuse(self) -> None:
         """Raise what is to be said where every image was left out."""
         last = list(self.skipped.values())[-1] if self.skipped else "there are none"
@@ -112,8 +117,8 @@ def split(given: Sequence[Given], promise: Promise, count: int = COUNT, seed: in
         raise CalibrationError(_NOTHING)
     shuffled = [entries[i] for i in np.random.default_rng(seed).permutation(len(entries))]
     held = min(len(shuffled) // 5, HELD_BACK)
-    calibrating = shuffled[: min(count, len(shuffled) - held)]
-    return Split(Images(calibrating), Images(shuffled[len(shuffled) - held :] if held else calibrating), not held)
+    calibrating = Images(shuffled[: min(count, len(shuffled) - held)])
+    return Split(calibrating, Images(shuffled[len(shuffled) - held :]) if held else calibrating, not held)
 
 
 def check_given(given: Sequence[Given]) -> None:
