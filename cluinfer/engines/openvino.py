@@ -68,6 +68,7 @@ class OpenVINOEngine(Engine):
                 from cluinfer.engines.openvino_fusion import fuse
 
                 made = dict(fuse(model, library))
+            _own_weights(model)
             _fix_batch(model, options.batch)
             compiled = core.compile_model(model, "CPU", _settings(options))
             exported: bytes = compiled.export_model().getvalue()
@@ -236,6 +237,21 @@ def _settings(options: Options) -> dict[str, Any]:
     if options.streams is not None:
         settings["NUM_STREAMS"] = options.streams
     return settings
+
+
+def _own_weights(model: Any) -> None:
+    """Give every transposed convolution a weight of its own.
+
+    Where one constant is also that of a convolution, as in a gradient, OpenVINO 2026.4 computes with the wrong one.
+    """
+    from openvino import opset13
+
+    for node in model.get_ops():
+        if node.get_type_name() in ("ConvolutionBackpropData", "GroupConvolutionBackpropData"):
+            weight = node.input_value(1)
+            if weight.get_node().get_type_name() == "Constant" and len(weight.get_target_inputs()) > 1:
+                own = opset13.constant(np.array(weight.get_node().data))
+                node.input(1).replace_source_output(own.output(0))
 
 
 def _fix_batch(model: Any, batch: int) -> None:

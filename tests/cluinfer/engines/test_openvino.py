@@ -31,6 +31,7 @@ from cluinfer.engines import openvino as module  # noqa: E402
 from cluinfer.engines.openvino_fusion import projection  # noqa: E402
 from cluinfer.export import to_onnx  # noqa: E402
 from cluinfer.export.models import build, published  # noqa: E402
+from cluinfer.export.models.icasc import IcascConfig  # noqa: E402
 
 ENGINE = get_engine("openvino")
 NATIVE = bool(module._core()[1]) if module.library_path() else False
@@ -205,6 +206,20 @@ def test_golden_case(name: str) -> None:
     with session(bytes(to_onnx(model).SerializeToString())) as ours:
         got = ours.run({"image": case.input})
     case.assert_logits(got["logits"])
+
+
+def test_attention_of_icasc() -> None:
+    """Its gradient reads weights of the network itself, transposed: OpenVINO mixes up constants that are shared so."""
+    torch.manual_seed(0)
+    model = build(IcascConfig("basic", (1, 1, 1, 1), (8, 12, 16, 24), 5, (64, 64))).eval()
+    graph = bytes(to_onnx(model, 64).SerializeToString())
+    x = golden_cases.weights().image(1, (2, 3, 64, 64))
+    plain = onnxruntime.InferenceSession(graph)
+    names = [output.name for output in plain.get_outputs()]
+    with session(graph) as ours:
+        got = ours.run({"image": x})
+    for name, wanted in zip(names, plain.run(None, {"image": x}), strict=True):
+        np.testing.assert_allclose(got[name], wanted, atol=1e-4 * max(float(wanted.std()), 1e-9), err_msg=name)
 
 
 def test_blobs_that_do_not_fit_are_refused() -> None:
