@@ -111,9 +111,7 @@ def test_matrices_have_outputs_first(turned: int) -> None:
 
 
 def test_a_product_of_tokens_has_its_channels_last() -> None:
-    model = pass_cases.build(
-        "float[B, 7, 5] x", "float[B, 7, 3] y", "y = MatMul(x, w)", w=pass_cases.normal(5, 3)
-    )
+    model = pass_cases.build("float[B, 7, 5] x", "float[B, 7, 3] y", "y = MatMul(x, w)", w=pass_cases.normal(5, 3))
     (layer,) = find_layers(model)
     assert (layer.weight_axis, layer.channel_axis, layer.macs) == (1, 2, 7 * 15)
 
