@@ -93,7 +93,8 @@ def test_a_graph_is_its_own_reference(
     )
     assert (held["batch"], held["hint"], held["why"], held["threads"]) == (2, "throughput", "as asked for", None)
     assert [each["precision"] for each in held["tried"]] == ["fp32", "bf16", "int8"]
-    assert held["tried"][2]["reason"] == "not tried: cluinfer.calibration, which is not there yet"
+    wanted = "int8 needs pictures like those that the model will see: give them with --calibration DIR"
+    assert held["tried"][2]["reason"] == f"not tried: {wanted}"
     assert held["tried"][0]["fidelity"]["top1_same"] == 16
     (taken,) = [each for each in held["tried"] if not each["reason"]]
     assert taken["precision"] == held["precision"] == read_artifact(target).manifest.built.precision
@@ -192,17 +193,28 @@ def test_what_is_worse_than_it_should_be_is_said() -> None:
         (["model.pt", "--precision", "fp8"], "there is no precision 'fp8'; there are: fp32, bf16, fp16, int8, auto"),
         (
             ["model.pt", "--precision", "int8"],
-            "int8 needs pictures like those the model will see: give them with --calibration DIR",
+            "int8 needs pictures like those that the model will see: give them with --calibration DIR",
+        ),
+        (["model.onnx", "--precision", "int8"], "int8 needs pictures like those that the model will see: give them"),
+        (["model.pt", "--calibration", "pictures"], "calibration is for --precision int8 or auto, got fp32"),
+        (["model.pt", "--min-agreement", "0.9"], "calibration is for --precision int8 or auto, got fp32"),
+        (
+            ["model.pt", "--precision", "int8", "--calibration", "gone"],
+            "gone: wanted pictures, or a .npy or .npz file, to calibrate on, found nothing",
         ),
         (
-            ["model.pt", "--precision", "int8", "--calibration", "pictures"],
-            "int8 needs cluinfer.calibration, which is not there yet; choose fp32, bf16, fp16 or auto",
+            ["model.pt", "--precision", "int8", "--calibration", "pictures", "--min-agreement", "98"],
+            "min agreement 98.0: wanted a share from 0 to 1",
+        ),
+        (
+            ["model.pt", "--precision", "auto", "--max-top1-drop", "0.1"],
+            "no calibration images: wanted a folder of pictures, or a .npy or .npz file",
         ),
         (["model.pt", "--batch", "0"], "batch must be a positive number, got 0"),
         (["model.pt", "--pictures", "gone/*.png"], "gone/*.png: no file has such a name"),
         (["model.onnx", "--size", "32"], "model.onnx: a graph already; what it shows was chosen when it was exported"),
         (["model.onnx", "--maps", "all"], "model.onnx: a graph already; what it shows was chosen when it was exported"),
-        (["model.onnx", "--precision", "fp16"], "the OpenVINO engine has precisions fp32, bf16, got 'fp16'"),
+        (["model.onnx", "--precision", "fp16"], "the OpenVINO engine has precisions fp32, bf16, int8, got 'fp16'"),
     ],
 )
 def test_what_cannot_be_built(
