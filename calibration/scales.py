@@ -7,7 +7,8 @@ Rules:
   takes up the middles, so that nothing changes but the rounding. (On the trained FEC it spares a third of the flips.)
   How far the factors go, from not at all to each channel's reach, is what leaves the least error in the layer's output.
 - The largest number kept is found by the method: METHODS says how. Percentile and entropy are onnxruntime's own.
-- A value that never changes, or of which nothing was seen, has no step: its layers stay in float.
+- A value that never changes, or is too small for a step in float32, has none: its layers stay in float.
+- Errors are measured on numbers brought to about one, by powers of two: squares neither overflow nor vanish.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ METHODS = {
     "entropy": "the least loss of information (Kullback-Leibler)",
 }
 LEVELS = 127
+TINY = float(np.finfo(np.float32).tiny)  # the least step: engines take what is smaller for zero
 PERCENTILE = 99.99
 _BINS = 512  # of the entropy method's histogram: onnxruntime's loop takes seconds a layer for more
 _PROBED = 512  # points that errors are measured on
@@ -53,14 +55,24 @@ class Scales:
 
 def choose_scales(readers: Sequence[Layer], seen: Observation, method: str, balance: bool = True) -> Scales | None:
     """For the value that these layers read; None where it has none."""
-    if not (seen.high > seen.low).any():
+    extent = float(max(seen.high.max(), -seen.low.min()))
+    if not (seen.high > seen.low).any() or extent < LEVELS * TINY:
         return None
-    points, low, high = seen.points, seen.low, seen.high
+    unit = _power_of_two(extent)
+    points, low, high = (_divided(array, unit) for array in (seen.points, seen.low, seen.high))
+    found = _choose(readers, points, low, high, method, balance)
+    middle = None if found.middle is None else found.middle * unit
+    return Scales(max(found.step * unit, TINY), middle, found.factor)
+
+
+def _choose(readers: Sequence[Layer], points: Array, low: Array, high: Array, method: str, balance: bool) -> Scales:
+    """Of numbers of about one."""
     only = readers[0] if len(readers) == 1 and readers[0].pointwise else None
     if only is None or not balance:
         largest = _largest(method, points, float(max(high.max(), -low.min())), None)
         return Scales(largest / LEVELS)
     matrix = only.matrix()
+    matrix = _divided(matrix, _power_of_two(float(np.abs(matrix).max())))
     middle = (low + high) / 2 if takes_middle(only) else np.zeros_like(low)
     reach = np.maximum(high - middle, middle - low)
     reach = np.maximum(reach, _LEAST * reach.max())
@@ -90,10 +102,9 @@ def takes_middle(layer: Layer) -> bool:
 
 
 def weight_steps(matrix: Array) -> Array:
-    """The step of each output's weights [outputs, rest]; 1 for an output of zeros."""
-    largest = np.abs(matrix).max(1)
-    steps: Array = np.where(largest > 0, largest, LEVELS) / LEVELS
-    return steps
+    """The step of each output's weights [outputs, rest]; 1 for an output of zeros, or of what is as good as that."""
+    steps: Array = np.abs(matrix).max(1) / LEVELS
+    return np.where(steps >= TINY, steps, 1.0)
 
 
 def rounded(array: Array, step: Array | float) -> Array:
@@ -137,6 +148,17 @@ def _least_error(points: Array, extent: float, matrix: Array | None) -> tuple[fl
         if not rises:
             best = total, largest
     return best
+
+
+def _power_of_two(number: float) -> float:
+    """The largest that is no larger; 1 for zero."""
+    return 2.0 ** np.floor(np.log2(number)) if number > 0 else 1.0
+
+
+def _divided(array: Array, unit: float) -> Array:
+    """By way of float64, which holds the quotient of any two float32 numbers."""
+    quotient: Array = (array.astype(np.float64) / unit).astype(np.float32)
+    return quotient
 
 
 def _unless(array: Array, plain: float) -> Array | None:
