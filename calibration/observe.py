@@ -3,9 +3,10 @@
 Rules:
 - Nothing is held but, for each value, the least and greatest number of each channel over all images, and POINTS points
   (all channels at one place), chosen at random by the seed, the same number from each image.
-- It can be resumed: every SAVE_SECONDS, and when it is interrupted, what has been seen goes to the state file, whole or
-  not at all. A state is taken up only by the same graph, images, seed and values; any other, or a damaged one, is
-  passed over. It is removed by whoever has finished with it.
+- It can be resumed: every SAVE_SECONDS, when it is interrupted, and at its end if it took that long (a search follows,
+  which may be interrupted, too), what has been seen goes to the state file, whole or not at all. A state is taken up
+  only by the same graph, images, seed and values; any other, or a damaged one, is passed over. It is removed by whoever
+  has finished with it.
 - A NaN or an infinity that the model makes of a good image is an error, which names the value.
 """
 
@@ -60,15 +61,17 @@ def observe(
     images.skipped.update(skipped)
     if done:
         progress(f"calibration goes on from image {done} of {len(images)}")
-    last, run = time.monotonic(), run_with(graph, list(axes))
+    run = run_with(graph, list(axes))
+    start = last = time.monotonic()
     try:
         while done < len(images):
             if done % STEP == 0:
                 progress(f"calibrating, image {done + 1} of {len(images)}")
             image = images.read(done)
+            after = seen
             if image is not None:
-                _take(seen, axes, {INPUT: image[None], **run(image)}, np.random.default_rng((seed, done)), each)
-            done += 1
+                after = _with(seen, axes, {INPUT: image[None], **run(image)}, np.random.default_rng((seed, done)), each)
+            seen, done = after, done + 1  # at once: an interruption finds an image seen or not, never half of it
             if saved is not None and time.monotonic() - last > SAVE_SECONDS:
                 _save(saved, identity, seen, done, images)
                 last = time.monotonic()
@@ -78,19 +81,23 @@ def observe(
         raise
     if not seen and axes:
         images.refuse()
+    if saved is not None and last > start:
+        _save(saved, identity, seen, done, images)
     return {name: Observation(held[0], held[1], np.concatenate(held[2])) for name, held in seen.items()}
 
 
-_Seen = dict[str, tuple[Array, Array, list[Array]]]
+_Seen = dict[str, tuple[Array, Array, tuple[Array, ...]]]
 
 
-def _take(
+def _with(
     seen: _Seen,
     axes: Mapping[str, int],
     values: Mapping[str, Array],
     random: np.random.Generator,
     each: int,
-) -> None:
+) -> _Seen:
+    """What has been seen, and one image more."""
+    after: _Seen = {}
     for name, axis in axes.items():
         value = values[name]
         rows = np.moveaxis(value, axis, -1).reshape(-1, value.shape[axis])
@@ -100,10 +107,10 @@ def _take(
         points = rows[random.choice(len(rows), min(each, len(rows)), replace=False)]
         if name in seen:
             before = seen[name]
-            before[2].append(points)
-            seen[name] = np.minimum(before[0], low), np.maximum(before[1], high), before[2]
+            after[name] = np.minimum(before[0], low), np.maximum(before[1], high), (*before[2], points)
         else:
-            seen[name] = low, high, [points]
+            after[name] = low, high, (points,)
+    return after
 
 
 def _identity(graph: onnx.ModelProto, axes: Mapping[str, int], images: Images, seed: int) -> str:
@@ -126,7 +133,7 @@ def _resume(path: Path | None, identity: str, axes: Mapping[str, int]) -> tuple[
     try:
         names = head["values"]
         seen: _Seen = {
-            name: (arrays[f"low{i}"], arrays[f"high{i}"], [arrays[f"points{i}"]]) for i, name in enumerate(names)
+            name: (arrays[f"low{i}"], arrays[f"high{i}"], (arrays[f"points{i}"],)) for i, name in enumerate(names)
         }
         return seen, int(head["done"]), {int(index): str(reason) for index, reason in head["skipped"].items()}
     except (KeyError, TypeError, ValueError, AttributeError):

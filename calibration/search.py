@@ -89,8 +89,10 @@ def _least(row: _Row, bounds: Bounds) -> int:
             good = middle
         else:
             bad = middle
+    if not row.end:
+        raise CalibrationError("the graph has no layer that int8 could speed up; use it in float32, bf16 or fp16")
     if good == row.end:
-        best = row.at(row.end - 1).kept.fidelity.overall.agreement if row.end else 1.0
+        best = row.at(row.end - 1).kept.fidelity.overall.agreement
         raise CalibrationError(
             f"no layer can run in int8 within the bounds ({bounds}): one alone keeps {percent(best)} of the points; "
             "loosen them, or build with bf16 or fp16"

@@ -34,6 +34,8 @@ class Settings:
     def __post_init__(self) -> None:
         if self.method not in METHODS:
             raise CalibrationError(f"there is no method {self.method!r:.60}; there are: {', '.join(METHODS)}")
+        if self.seed < 0:
+            raise CalibrationError(f"seed {self.seed}: wanted 0 or more")
 
 
 class Subject:

@@ -24,9 +24,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cluinfer.artifact import Built, write_artifact
-from cluinfer.build_graphs import AUTO, NO_IMAGES, Calibration, Made, is_quantized, make_graph
+from cluinfer.build_graphs import AUTO, NO_IMAGES, Calibration, Made, make_graph
 from cluinfer.engines import ENGINES, Array, Choice, Engine, Options, Session, choose_engine, get_engine
-from cluinfer.engines.quantized import INT8
+from cluinfer.engines.quantized import INT8, is_quantized
 from cluinfer.errors import ArtifactError, CalibrationError, EngineError
 from cluinfer.fidelity import Fidelity, percent
 from cluinfer.graph import INPUT, Promise
@@ -258,7 +258,7 @@ def _wanted(engine: Engine, precision: str, source: Source, calibration: Calibra
     """The precisions to try, fp32 first."""
     if precision != AUTO:
         return [precision]
-    if is_quantized(source):
+    if is_quantized(source.content):
         return [INT8]
     known = [each for each in PRECISIONS if each in engine.precisions]
     return known if calibration.images else [each for each in known if each != INT8]

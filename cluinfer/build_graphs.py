@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cluinfer.engines import Engine, Options
-from cluinfer.engines.quantized import INT8
+from cluinfer.engines.quantized import INT8, is_quantized
 from cluinfer.errors import EngineError
 
 if TYPE_CHECKING:
@@ -58,11 +58,6 @@ class Made:
     calibrated: Calibrated | None = None
 
 
-def is_quantized(source: Source) -> bool:
-    """Whether there is int8 in it already."""
-    return b"QuantizeLinear" in source.content
-
-
 def make_graph(
     precision: str,
     source: Source,
@@ -77,7 +72,7 @@ def make_graph(
 
         progress("putting the graph into fp16")
         return Made(to_half(_parse(source)).SerializeToString())
-    if precision != INT8 or is_quantized(source):
+    if precision != INT8 or is_quantized(source.content):
         return Made(source.content)
     if not calibration.images:
         raise EngineError(NO_IMAGES)
