@@ -12,12 +12,14 @@ Rules:
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
+from zipfile import ZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +31,7 @@ from cluinfer.preprocess import Picture, prepare
 
 COUNT = 300  # images that calibrate, unless told otherwise
 HELD_BACK = 64
+MOST_BYTES = 4 << 30  # of an array in an .npz, which cannot be read in parts
 ARRAYS = (".npy", ".npz")
 _NOTHING = "no calibration images: wanted a folder of pictures, or a .npy or .npz file"
 
@@ -136,7 +139,8 @@ def _find(path: Path) -> tuple[list[Path], list[Path]]:
         if not path.is_file():
             raise CalibrationError(f"{path}: wanted a .npy or .npz file with images, found nothing")
         return [path], []
-    arrays = sorted(file for file in path.rglob("*") if file.suffix.lower() in ARRAYS) if path.is_dir() else []
+    below = path.rglob("*") if path.is_dir() else ()
+    arrays = sorted(file for file in below if file.suffix.lower() in ARRAYS and file.is_file())
     try:
         pictures = find_pictures([path])
     except PictureError as error:
@@ -168,11 +172,16 @@ def _picture(name: str, mark: str, picture: Picture, promise: Promise) -> _Entry
 def _of_array_file(path: Path, size: Pair) -> list[_Entry]:
     try:
         held = np.load(path, mmap_mode="r", allow_pickle=False)
-        named = {"": held} if isinstance(held, np.ndarray) else {name: held[name] for name in held.files}
+        if isinstance(held, np.ndarray):
+            arrays = [held]
+        else:
+            with held:
+                arrays = [held[name] for name in _with_images(cast(ZipFile, held.zip), path)]
+    except CalibrationError:
+        raise
     except Exception as error:  # a damaged file can fail in any of NumPy's and zipfile's readers
         said = " ".join(str(error).split())[:200] or type(error).__name__
         raise CalibrationError(f"{path}: not a .npy or .npz file with arrays of numbers: {said}") from error
-    arrays = [array for array in named.values() if array.ndim == 4 or len(named) == 1]
     if not arrays:
         raise CalibrationError(f"{path}: wanted images as float32 [N, 3, {size[0]}, {size[1]}], found no such array")
     for array in arrays:
@@ -183,6 +192,29 @@ def _of_array_file(path: Path, size: Pair) -> list[_Entry]:
         for number, array in enumerate(arrays)
         for i in range(len(array))
     ]
+
+
+def _with_images(file: ZipFile, path: Path) -> list[str]:
+    """The arrays of an `.npz` to be read: those of four dimensions, or the only one.
+
+    Their headers are looked at first: unlike a `.npy` they are read as a whole, and a small file may hold, or say that
+    it holds, more than any memory.
+    """
+    shapes: dict[str, tuple[int, ...]] = {}
+    for info in file.infolist():
+        with file.open(info) as stream:
+            first = np.lib.format.read_magic(stream) == (1, 0)
+            read = np.lib.format.read_array_header_1_0 if first else np.lib.format.read_array_header_2_0
+            shape, _, dtype = read(stream)
+        size = math.prod(shape) * dtype.itemsize
+        if dtype.hasobject:
+            raise CalibrationError(f"{path}: {info.filename} holds Python objects, which are never loaded")
+        if size > info.file_size:
+            raise CalibrationError(f"{path}: {info.filename} ends early: wanted {size} bytes; write the file again")
+        if size > MOST_BYTES:
+            raise CalibrationError(f"{path}: {info.filename} is of {size / 1e9:.1f} GB: save images as .npy instead")
+        shapes[info.filename] = shape
+    return [name for name, shape in shapes.items() if len(shape) == 4 or len(shapes) == 1]
 
 
 def _of_array(array: NDArray[Any], index: int, name: str) -> Image:
