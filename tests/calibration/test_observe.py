@@ -206,7 +206,9 @@ def test_nan_that_the_model_makes_is_an_error() -> None:
 
 
 def test_images_of_which_none_can_be_used() -> None:
-    with pytest.raises(CalibrationError, match="none of the 10 calibration images can be used, the last: the array: an"):
+    with pytest.raises(
+        CalibrationError, match="none of the 10 calibration images can be used, the last: the array: an"
+    ):
         observe(GRAPH, AXES, images(np.zeros((COUNT, 3, 4, 4), np.float32)))
 
 
