@@ -52,7 +52,7 @@ class Calibrated:
             "method": self.settings.method,
             "seed": self.settings.seed,
             "balance": self.settings.balance,
-            "images": self.calibrating,
+            "calibrating": self.calibrating,
             "skipped": self.skipped,
             "layers": len(self.choices),
             "int8_layers": sum(choice.int8 for choice in self.choices),
