@@ -137,20 +137,16 @@ class Frontier:
 
     def plot(self, path: str | Path) -> None:
         """Speed against agreement; where nothing was timed, the work in int8."""
-        from cluinfer.plot import Dot, draw_dots
+        from cluinfer.plot import draw_dots
 
         timed = any(each.latency for each in self.points)
         dots = [
-            Dot(
-                each.name,
-                each.latency.median * 1e3 if each.latency else each.int8_share * 100,
-                each.kept.fidelity.overall.agreement * 100,
-                each.name == self.taken.name,
-            )
+            _dot(each, each.name == self.taken.name)
             for each in (*self.points, *self.others)
-            if each.latency or not timed
+            if timed <= bool(each.latency)
         ]
-        across = f"median latency in {self.engine}, ms" if timed else "work in int8, %"
+        spread = "thin lines: from the least to the 95th percentile"
+        across = f"median latency in {self.engine}, ms ({spread})" if timed else "work in int8, %"
         draw_dots(path, dots, across, "points in the same cluster, %", level=self.bounds.min_agreement * 100)
 
     def to_dict(self) -> dict[str, Any]:
@@ -163,3 +159,14 @@ class Frontier:
             "points": [each.to_dict() for each in (*self.points, *self.others)],
             "verdict": self.verdict(),
         }
+
+
+def _dot(point: Point, taken: bool) -> Any:
+    """As plot.draw_dots takes it."""
+    from cluinfer.plot import Dot
+
+    share = point.int8_share * 100
+    across = [share] * 3
+    if point.latency:
+        across = [seconds * 1e3 for seconds in (point.latency.median, point.latency.min, point.latency.p95)]
+    return Dot(point.name, across[0], point.kept.fidelity.overall.agreement * 100, across[1], across[2], taken)

@@ -66,29 +66,35 @@ def draw_bars(path: str | Path, panels: Sequence[Panel], note: str = "") -> None
 
 @dataclass(frozen=True)
 class Dot:
-    """One of several things that differ in two quantities."""
+    """One of several things that differ in two quantities; `low` and `high`: the range of the first as measured."""
 
     label: str
     across: float
     up: float
+    low: float
+    high: float
     chosen: bool = False
 
 
 def draw_dots(path: str | Path, dots: Sequence[Dot], across: str, up: str, level: float | None = None) -> None:
-    """Write a plane with the dots, each with its name, and a line at the level that they are to reach."""
+    """Write a plane with the dots, from zero on the left, each with its name, and a line at the level to reach."""
     from matplotlib.figure import Figure
 
     check_format(path)
-    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.subplots()
-    for chosen, colour, size in ((False, "#4477aa", 36), (True, "#cc6677", 80)):
-        those = [dot for dot in dots if dot.chosen == chosen]
-        axes.scatter([dot.across for dot in those], [dot.up for dot in those], s=size, color=colour, zorder=3)
     for dot in dots:
-        axes.annotate(dot.label, (dot.across, dot.up), (6, 4), textcoords="offset points", fontsize="small")
+        colour, size = ("#cc6677", 80) if dot.chosen else ("#4477aa", 36)
+        reach = [[max(dot.across - dot.low, 0)], [max(dot.high - dot.across, 0)]]
+        axes.errorbar(dot.across, dot.up, xerr=reach, fmt="none", ecolor=colour, capsize=3, linewidth=1, zorder=2)
+        axes.scatter(dot.across, dot.up, s=size, color=colour, zorder=3)
+        axes.annotate(
+            dot.label, (dot.across, dot.up), (0, 7), textcoords="offset points", ha="center", fontsize="small"
+        )
     if level is not None:
         axes.axhline(level, color="#555555", linewidth=1, linestyle="--")
-    axes.margins(x=0.15, y=0.1)
+    axes.margins(x=0.1, y=0.12)
+    axes.set_xlim(left=0)
     axes.set_xlabel(across)
     axes.set_ylabel(up)
     axes.grid(color="#dddddd", linewidth=0.6)
