@@ -83,7 +83,7 @@ def draw_dots(path: str | Path, dots: Sequence[Dot], across: str, up: str, level
     check_format(path)
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.subplots()
-    for dot in dots:
+    for place, dot in enumerate(dots):
         colour, size = ("#cc6677", 80) if dot.chosen else ("#4477aa", 36)
         reach = [[max(dot.across - dot.low, 0)], [max(dot.high - dot.across, 0)]]
         axes.errorbar(dot.across, dot.up, xerr=reach, fmt="none", ecolor=colour, capsize=3, linewidth=1, zorder=2)
