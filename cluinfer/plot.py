@@ -88,9 +88,8 @@ def draw_dots(path: str | Path, dots: Sequence[Dot], across: str, up: str, level
         reach = [[max(dot.across - dot.low, 0)], [max(dot.high - dot.across, 0)]]
         axes.errorbar(dot.across, dot.up, xerr=reach, fmt="none", ecolor=colour, capsize=3, linewidth=1, zorder=2)
         axes.scatter(dot.across, dot.up, s=size, color=colour, zorder=3)
-        axes.annotate(
-            dot.label, (dot.across, dot.up), (0, 7), textcoords="offset points", ha="center", fontsize="small"
-        )
+        aside = (0, -14 if place % 2 else 7)  # neighbours in turns, since they may lie on one another
+        axes.annotate(dot.label, (dot.across, dot.up), aside, textcoords="offset points", ha="center", fontsize="small")
     if level is not None:
         axes.axhline(level, color="#555555", linewidth=1, linestyle="--")
     axes.margins(x=0.1, y=0.12)
