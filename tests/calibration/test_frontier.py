@@ -108,7 +108,7 @@ def test_what_becomes_of_each_layer() -> None:
 def test_bounds_are_shares(value: float) -> None:
     with pytest.raises(CalibrationError, match="wanted a share from 0 to 1"):
         Bounds(min_agreement=value)
-    with pytest.raises(CalibrationError, match="max top-1 drop .*: wanted a share from 0 to 1"):
+    with pytest.raises(CalibrationError, match=r"max top-1 drop .*: wanted a share from 0 to 1"):
         Bounds(max_top1_drop=value)
 
 
