@@ -75,13 +75,13 @@ class Watched:
         inner: dict[str, int] = {each.index: TensorProto.INT32 for each in self.assigned}
         if margins:
             inner |= {name: TensorProto.FLOAT for each in self.assigned for name in (each.points, each.centers)}
-        self._names = [*self._numbers, *inner]
+        self._names = [*self._numbers, *(name for name in inner if name != INPUT)]
         self._margins = margins
         self._session = open_session(_showing(graph, inner))
 
     def run(self, images: Array) -> tuple[dict[str, Array], dict[str, Array]]:
         """The outputs and, if asked for, each point's margin, both by output."""
-        given = dict(zip(self._names, _run(self._session, self._names, images), strict=True))
+        given = {INPUT: images, **dict(zip(self._names, _run(self._session, self._names, images), strict=True))}
         outputs = {name: given[name] for name in self._numbers}
         margins: dict[str, Array] = {}
         for each in self.assigned:

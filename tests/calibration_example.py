@@ -7,8 +7,8 @@ from functools import cache
 
 import numpy as np
 import onnx
-from benchmarks import scenes
 
+from benchmarks import scenes
 from cluinfer.calibration import Calibrated, calibrate
 from cluinfer.export import load_model, to_onnx
 from cluinfer.export.load import AssumptionWarning
