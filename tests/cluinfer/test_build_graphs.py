@@ -14,11 +14,10 @@ from cluinfer.errors import CalibrationError, EngineError
 from cluinfer.export.source import Source
 
 CONTENT = engine_cases.small("fec")
+NONE = Calibration()
 
 
-def made(
-    precision: str, calibration: Calibration = Calibration(), engine: str = "ort", content: bytes = CONTENT
-) -> Any:
+def made(precision: str, calibration: Calibration = NONE, engine: str = "ort", content: bytes = CONTENT) -> Any:
     def reference(*given: object) -> Any:
         raise AssertionError("nothing is compared here")
 
