@@ -173,6 +173,10 @@ class Engine(ABC):
     def load(self, blob: bytes, options: Options) -> Session:
         """Make what `compile` gave ready to run."""
 
+    def as_compiled(self, blob: bytes, options: Options) -> Options:
+        """The options to compile its graph anew with, where this blob does not fit: whatever else it was made for."""
+        return options
+
     @abstractmethod
     def package(self) -> tuple[str, str]:
         """The name of the package that does the work, and its version."""

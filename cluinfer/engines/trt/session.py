@@ -25,6 +25,8 @@ from cluinfer.engines.trt.gpu import Gpu, Memory, Pinned, Stream
 from cluinfer.engines.trt.settings import Profile
 from cluinfer.errors import EngineError, ShapeError
 
+LEGACY_STREAM = 1  # CUDA's name of the default stream, for which streams of ours do not wait by themselves
+
 
 @dataclass(frozen=True)
 class Port:
@@ -76,11 +78,18 @@ class Lane:
         if self.context is None:
             raise EngineError("TensorRT has not enough memory for one more context: ask for fewer streams")
         self.stream = Stream()
-        self.host = {port.name: Pinned(port.bytes(largest)) for port in (*inputs, *outputs)}
-        self.device = {port.name: Memory(port.bytes(largest)) for port in (*inputs, *outputs)}
+        self.host: dict[str, Pinned] = {}
+        self.device: dict[str, Memory] = {}
         self.batch = 0  # the context's, once it has run
         self.graph: Any = None  # of that batch
         self.record = os.environ.get("CLUINFER_CUDA_GRAPHS") != "0"
+        try:
+            for port in (*inputs, *outputs):
+                self.host[port.name] = Pinned(port.bytes(largest))
+                self.device[port.name] = Memory(port.bytes(largest))
+        except EngineError as error:
+            self.free()
+            raise EngineError(f"{error}: build it for a smaller largest batch, or ask for fewer streams") from error
 
     def start(self, feeds: Mapping[str, Array], batch: int) -> None:
         """Begin; `result` waits for the end."""
@@ -230,17 +239,19 @@ class TensorRTSession(Session):
                 raise ShapeError(f"the engine takes {self._least} to {self.batch} images at once, got {batch}")
             self._gpu.activate()
             for each in feeds.values():
-                if stream := each.__cuda_array_interface__.get("stream"):
-                    self._gpu.wait_for(int(stream))
-            made = {
-                port.name: GpuArray(self._gpu, Memory(port.bytes(batch)), port.of(batch), port.dtype)
-                for port in self._outputs
-            }
-            pointers |= {name: each.__cuda_array_interface__["data"][0] for name, each in made.items()}
+                if stream := stream_of(each.__cuda_array_interface__):
+                    self._gpu.wait_for(stream)
+            made: dict[str, GpuArray] = {}
             lane = self._lanes.get()
             try:
+                for port in self._outputs:
+                    memory = Memory(port.bytes(batch))
+                    made[port.name] = GpuArray(self._gpu, memory, port.of(batch), port.dtype)
+                    pointers[port.name] = memory.pointer
                 lane.run_on_gpu(pointers, batch)
-            except EngineError:
+            except BaseException:
+                with suppress(EngineError):
+                    lane.stream.wait()  # what has begun may still write
                 for each in made.values():
                     each.free()
                 raise
@@ -268,13 +279,26 @@ def check_gpu_arrays(feeds: Mapping[str, Any], inputs: Sequence[Port]) -> tuple[
         if dtype != port.dtype or len(shape) != len(port.shape) or shape != port.of(shape[0]):
             wanted = Input((None, *port.shape[1:]), port.dtype.name)
             raise ShapeError(f"{port.name} must be {wanted}, got {dtype} {list(shape)}")
-        if said.get("strides") not in (None, _strides(shape, dtype.itemsize)):
+        strides = said.get("strides")
+        whole = zip(shape, strides or (), _strides(shape, dtype.itemsize), strict=False)
+        if strides is not None and any(side > 1 and given != wanted for side, given, wanted in whole):
             raise ShapeError(f"{port.name} must be C-contiguous on the GPU")
+        if said.get("mask") is not None:
+            raise ShapeError(f"{port.name} has a mask, which the engine cannot heed")
+        if shape[0] and not said["data"][0]:
+            raise ShapeError(f"{port.name} is at address 0: it was freed, or lies elsewhere")
         pointers[port.name] = int(said["data"][0])
         batches.add(shape[0])
     if len(batches) != 1 or 0 in batches:
         raise ShapeError("the inputs have different batches, or none")
     return pointers, batches.pop()
+
+
+def stream_of(said: Mapping[str, Any]) -> int:
+    """What is to be waited for; 0 for nothing. Before version 3 nobody says: the default stream, as PyTorch uses it."""
+    if "stream" in said:
+        return int(said["stream"] or 0)
+    return LEGACY_STREAM if said.get("version", 0) < 3 else 0
 
 
 def _strides(shape: Sequence[int], size: int) -> tuple[int, ...]:
