@@ -16,12 +16,13 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
+from time import perf_counter
 from typing import Any
 
 import numpy as np
 
 from cluinfer.engines.base import Array, Input, Session
-from cluinfer.engines.trt.gpu import Gpu, Memory, Pinned, Stream
+from cluinfer.engines.trt.gpu import Event, Gpu, Memory, Pinned, Stream
 from cluinfer.engines.trt.settings import Profile
 from cluinfer.errors import EngineError, ShapeError
 
@@ -118,6 +119,41 @@ class Lane:
             made.append(content.view(port.dtype).reshape(port.of(self.batch)).copy())
         return made
 
+    def stages(self, feeds: Mapping[str, Array], batch: int) -> dict[str, float]:
+        """One run taken apart: the host's time to set it off, the GPU's between events; a recorded one is one piece."""
+        if self.graph is None or batch != self.batch:
+            for _ in range(2):  # the second is recorded
+                self.start(feeds, batch)
+                self.result()
+        events = [Event() for _ in range(4)]
+        try:
+            self.stream.mark(events[0])
+            begun = perf_counter()
+            if self.graph is not None:
+                self.stream.replay(self.graph)
+                enqueued = perf_counter() - begun
+                self.stream.mark(events[3])
+                self.stream.wait()
+                found = {"enqueue": enqueued, "gpu, with transfers": events[3].since(events[0])}
+            else:
+                found = {}
+            self.stream.mark(events[0])
+            begun = perf_counter()
+            self._copy_in(batch)
+            self.stream.mark(events[1])
+            self._execute()
+            self.stream.mark(events[2])
+            self._copy_out(batch)
+            self.stream.mark(events[3])
+            enqueued = perf_counter() - begun
+            self.stream.wait()
+            names = ("copy in", "gpu", "copy out")
+            spans = {name: events[i + 1].since(events[i]) for i, name in enumerate(names)}
+        finally:
+            for event in events:
+                event.free()
+        return {"enqueue, not recorded" if found else "enqueue": enqueued, **spans, **found}
+
     def run_on_gpu(self, pointers: Mapping[str, int], batch: int) -> None:
         """Run on what lies on the GPU already, to its end."""
         self._set(batch)
@@ -156,9 +192,15 @@ class Lane:
             raise EngineError(f"TensorRT does not take the memory of {name}")
 
     def _work(self, batch: int) -> None:
+        self._copy_in(batch)
+        self._execute()
+        self._copy_out(batch)
+
+    def _copy_in(self, batch: int) -> None:
         for port in self.inputs:
             self.stream.copy_in(self.device[port.name], self.host[port.name], port.bytes(batch))
-        self._execute()
+
+    def _copy_out(self, batch: int) -> None:
         for port in self.outputs:
             self.stream.copy_out(self.host[port.name], self.device[port.name], port.bytes(batch))
 
@@ -227,6 +269,24 @@ class TensorRTSession(Session):
     def _finish(self, working: deque[Lane], done: list[list[Array]]) -> None:
         done.append(working[0].result())
         self._lanes.put(working.popleft())
+
+    def stages(self, feeds: Mapping[str, Array]) -> dict[str, float]:
+        """Of the first piece of the feeds."""
+        with self._door:
+            piece = self.pieces(self.check(feeds))[0]
+            self._gpu.activate()
+            lane = self._lanes.get()
+            try:
+                return lane.stages(piece, len(next(iter(piece.values()))))
+            finally:
+                self._lanes.put(lane)
+
+    def notes(self) -> dict[str, str]:
+        """Whether runs are recorded."""
+        with self._door:
+            lane = self._lanes.get()
+            self._lanes.put(lane)
+        return {"CUDA graph": "on" if lane.record else "off"}
 
     def run_on_gpu(self, feeds: Mapping[str, Any]) -> dict[str, GpuArray]:
         """Arrays on the GPU in and out: PyTorch's, CuPy's or any with __cuda_array_interface__, C-contiguous.
