@@ -4,8 +4,8 @@
     sh OUT/run.sh STAGING/run86          on the GPU machine
 
 For each model the graph in standard operators in fp32, fp16 and int8, inputs of batch 1, 8 and 64 with what the float32
-graph gives for them in ONNX Runtime, and run.sh, which builds, compares and times all of them by run_onnx.py: an integer
-output is a map, and `equal` the share of its points in the same cluster. int8 is calibrated on the scenes of
+graph gives for them in ONNX Runtime, and run.sh, which builds, compares and times all of them by run_onnx.py: of an
+integer output, a map, `equal` is the share of its points in the same cluster. int8 is calibrated on the scenes of
 examples/shapes; the rest of it is float32 in the file, since 8.6 takes half precision from its own flag.
 """
 

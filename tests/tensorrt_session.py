@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from cuda.bindings import driver
 
-from cluinfer.engines.trt.gpu import gpu
-from cluinfer.engines.trt.session import Port, TensorRTSession
+from cluinfer.engines.trt.gpu import Memory, gpu
+from cluinfer.engines.trt.session import GpuArray, Port, TensorRTSession
 from cluinfer.errors import CluinferError
 
 library = ctypes.CDLL("libcuda.so.1")
@@ -133,7 +133,40 @@ def waits(session: TensorRTSession) -> list[int]:
             array.free()
         if len(waited) == before:
             waited.append(0)
-    return waited
+    return list(waited)  # which goes on to grow
+
+
+class OnlyDlpack:
+    """An array that shows no more than DLPack."""
+
+    def __init__(self, array: Any) -> None:
+        self.__dlpack_device__, self.__dlpack__ = array.__dlpack_device__, array.__dlpack__
+
+
+def by_dlpack(session: TensorRTSession) -> dict[str, Any]:
+    """Outputs given on as inputs: by the protocol, as a capsule, and a capsule that nobody takes."""
+    given, found = image(3, 7), {}
+    said = {"shape": given.shape, "typestr": "<f4", "data": (given.ctypes.data, False), "version": 3}
+    first = session.run_on_gpu({"image": type("Held", (), {"__cuda_array_interface__": said})()})
+    second = session.run_on_gpu({"image": OnlyDlpack(first["copied"])})
+    capsule = first["again"].__dlpack__()
+    third = session.run_on_gpu({"image": capsule})
+    found["taken twice"] = raised(lambda: session.run_on_gpu({"image": capsule}))
+    found["given twice"] = raised(first["again"].__dlpack__)
+    second["copied"].__dlpack__()
+    second["copied"].free()
+    content = (ctypes.c_float * given.size).from_address(third["again"].__cuda_array_interface__["data"][0])
+    found["same"] = bool(np.array_equal(np.array(content).reshape(given.shape), given))
+    for array in (second["again"], *third.values(), *third.values()):
+        array.free()
+    found["freed"] = raised(lambda: session.run_on_gpu({"image": third["again"]}))
+    found["wrong shape"] = raised(lambda: session.run_on_gpu({"image": capsule_of((1, 9))}))
+    return found
+
+
+def capsule_of(shape: tuple[int, ...]) -> Any:
+    memory = Memory(64)
+    return GpuArray(gpu(), memory, shape, np.dtype(np.float32)).__dlpack__()
 
 
 def main() -> None:
@@ -149,6 +182,8 @@ def main() -> None:
         told["notes"] = dict(session.notes())
         told["waits"] = waits(session)
         held = library.stand_in_alive()
+        told["by dlpack"] = by_dlpack(session)
+        told["alive after dlpack"] = library.stand_in_alive() - held
         library.stand_in_room(held + 1)  # for one of two outputs
         given = image(1)
         said = {"shape": given.shape, "typestr": "<f4", "data": (given.ctypes.data, False), "version": 3}

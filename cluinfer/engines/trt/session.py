@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from cluinfer.engines.base import Array, Input, Session
+from cluinfer.engines.trt import dlpack
 from cluinfer.engines.trt.gpu import Event, Gpu, Memory, Pinned, Stream
 from cluinfer.engines.trt.settings import Profile
 from cluinfer.errors import EngineError, ShapeError
@@ -47,15 +48,20 @@ class Port:
 
 
 class GpuArray:
-    """An output that lies on the GPU, for whoever knows __cuda_array_interface__; freed with `free`."""
+    """An output that lies on the GPU, for whoever knows __cuda_array_interface__ or DLPack.
+
+    Freed with `free`, or by whoever takes it by `__dlpack__`, to whom it then belongs.
+    """
 
     def __init__(self, gpu: Gpu, memory: Memory, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
         self._gpu, self._memory = gpu, memory
         self.shape, self.dtype = shape, dtype
+        self._ours = True
 
     @property
     def __cuda_array_interface__(self) -> dict[str, Any]:
         """Complete: whoever takes it need not wait for a stream."""
+        self._check()
         return {
             "version": 3,
             "shape": self.shape,
@@ -64,10 +70,29 @@ class GpuArray:
             "strides": None,
         }
 
+    def __dlpack_device__(self) -> tuple[int, int]:
+        """The first GPU."""
+        return dlpack.CUDA, 0
+
+    def __dlpack__(self, *, stream: int | None = None, **ignored: object) -> object:
+        """A capsule to which the memory belongs, once; it is complete, whatever the stream."""
+        self._check()
+        self._ours = False
+        return dlpack.give(self._memory.pointer, self.shape, self.dtype, self._free)
+
     def free(self) -> None:
-        """Give the memory back."""
+        """Give the memory back; twice, and after somebody has taken it, is harmless."""
+        if self._ours:
+            self._ours = False
+            self._free()
+
+    def _free(self) -> None:
         self._gpu.activate()
         self._memory.free()
+
+    def _check(self) -> None:
+        if not self._ours:
+            raise EngineError("the array was freed, or given away by __dlpack__")
 
 
 class Lane:
@@ -289,35 +314,56 @@ class TensorRTSession(Session):
         return {"CUDA graph": "on" if lane.record else "off"}
 
     def run_on_gpu(self, feeds: Mapping[str, Any]) -> dict[str, GpuArray]:
-        """Arrays on the GPU in and out: PyTorch's, CuPy's or any with __cuda_array_interface__, C-contiguous.
+        """Arrays on the GPU in and out: any with __cuda_array_interface__ or __dlpack__, or capsules; C-contiguous.
 
-        What writes an input must be done, or be on the stream that its interface names, which is waited for.
+        What writes an input must be done, or be on the stream that its interface names, which is waited for. A capsule
+        names none: what writes it must be done, or be on the default stream.
         """
+        taken: list[dlpack.Taken] = []
         with self._door:
-            pointers, batch = check_gpu_arrays(feeds, self._inputs)
-            if not self._least <= batch <= self.batch:
-                raise ShapeError(f"the engine takes {self._least} to {self.batch} images at once, got {batch}")
-            self._gpu.activate()
-            for each in feeds.values():
-                if stream := stream_of(each.__cuda_array_interface__):
-                    self._gpu.wait_for(stream)
-            made: dict[str, GpuArray] = {}
-            lane = self._lanes.get()
             try:
-                for port in self._outputs:
-                    memory = Memory(port.bytes(batch))
-                    made[port.name] = GpuArray(self._gpu, memory, port.of(batch), port.dtype)
-                    pointers[port.name] = memory.pointer
-                lane.run_on_gpu(pointers, batch)
-            except BaseException:
-                with suppress(EngineError):
-                    lane.stream.wait()  # what has begun may still write
-                for each in made.values():
-                    each.free()
-                raise
+                return self._run_on_gpu(self._described(feeds, taken))
             finally:
-                self._lanes.put(lane)
-            return made
+                for each in taken:
+                    each.release()
+
+    def _described(self, feeds: Mapping[str, Any], taken: list[dlpack.Taken]) -> dict[str, Any]:
+        """The feeds, all with __cuda_array_interface__; `taken` holds what must be released."""
+        described = dict(feeds)
+        for name, given in feeds.items():
+            by_interface = hasattr(given, "__cuda_array_interface__")
+            if not by_interface and (dlpack.is_capsule(given) or hasattr(given, "__dlpack__")):
+                self._gpu.activate()
+                taken.append(dlpack.take(name, given, LEGACY_STREAM))
+                described[name] = taken[-1]
+                self._gpu.wait_for(LEGACY_STREAM)
+        return described
+
+    def _run_on_gpu(self, feeds: Mapping[str, Any]) -> dict[str, GpuArray]:
+        pointers, batch = check_gpu_arrays(feeds, self._inputs)
+        if not self._least <= batch <= self.batch:
+            raise ShapeError(f"the engine takes {self._least} to {self.batch} images at once, got {batch}")
+        self._gpu.activate()
+        for each in feeds.values():
+            if stream := stream_of(each.__cuda_array_interface__):
+                self._gpu.wait_for(stream)
+        made: dict[str, GpuArray] = {}
+        lane = self._lanes.get()
+        try:
+            for port in self._outputs:
+                memory = Memory(port.bytes(batch))
+                made[port.name] = GpuArray(self._gpu, memory, port.of(batch), port.dtype)
+                pointers[port.name] = memory.pointer
+            lane.run_on_gpu(pointers, batch)
+        except BaseException:
+            with suppress(EngineError):
+                lane.stream.wait()  # what has begun may still write
+            for each in made.values():
+                each.free()
+            raise
+        finally:
+            self._lanes.put(lane)
+        return made
 
     def _free(self) -> None:
         self._gpu.activate()

@@ -76,6 +76,15 @@ def test_arrays_wait_for_the_stream_that_they_name(told: dict[str, Any]) -> None
     assert told["waits"] == [1, 0, 0, 1, 2]  # before version 3 nobody says: the default stream
 
 
+def test_arrays_by_dlpack(told: dict[str, Any]) -> None:
+    found = told["by dlpack"]
+    assert found["same"] is True
+    assert found["taken twice"] == "image is no DLPack capsule, or one that was taken already"
+    assert found["given twice"] == found["freed"] == "the array was freed, or given away by __dlpack__"
+    assert found["wrong shape"] == "image must be float32 [?, 3, 2, 2], got float32 [1, 9]"
+    assert told["alive after dlpack"] == 0
+
+
 def test_too_little_memory(told: dict[str, Any]) -> None:
     advice = ": build it for a smaller largest batch, or ask for fewer streams"
     assert told["too little memory"].startswith("the GPU has no 0 MiB left: CUDA_ERROR_OUT_OF_MEMORY")
