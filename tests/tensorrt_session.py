@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 from cuda.bindings import driver
 
+from cluinfer.engines.trt.arrays import GpuArray, Port
 from cluinfer.engines.trt.gpu import Memory, gpu
-from cluinfer.engines.trt.session import GpuArray, Port, TensorRTSession
+from cluinfer.engines.trt.session import TensorRTSession
 from cluinfer.errors import CluinferError
 
 library = ctypes.CDLL("libcuda.so.1")

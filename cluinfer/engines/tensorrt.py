@@ -22,9 +22,10 @@ from cluinfer.engines import blob as blobs
 from cluinfer.engines.base import THROUGHPUT, Engine, Options
 from cluinfer.engines.self_contained import check_self_contained
 from cluinfer.engines.trt import builder
+from cluinfer.engines.trt.arrays import Port
 from cluinfer.engines.trt.gpu import check_driver, gpu
 from cluinfer.engines.trt.precision import PRECISIONS, check_types
-from cluinfer.engines.trt.session import Port, TensorRTSession
+from cluinfer.engines.trt.session import TensorRTSession
 from cluinfer.engines.trt.settings import MOST, Profile, Settings
 from cluinfer.errors import EngineError, EngineWarning, MissingPackageError
 

@@ -22,9 +22,9 @@ from cluinfer.engines import Options, blob, get_engine
 from cluinfer.engines.base import Array
 from cluinfer.engines.tensorrt import choose_plugins, unfit
 from cluinfer.engines.trt import builder, timing_cache
+from cluinfer.engines.trt.arrays import Port, check_gpu_arrays, stream_of
 from cluinfer.engines.trt.gpu import check_driver
 from cluinfer.engines.trt.precision import check_types
-from cluinfer.engines.trt.session import Port, check_gpu_arrays
 from cluinfer.engines.trt.settings import Settings, parse_batch
 from cluinfer.errors import EngineError, MissingPackageError, ShapeError
 
@@ -193,17 +193,23 @@ class OnGpu:
     shape: tuple[int, ...] = (2, 3, 4, 5)
     typestr: str = "<f4"
     strides: tuple[int, ...] | None = None
+    pointer: int = 4096
+    mask: object = None
 
     @property
     def __cuda_array_interface__(self) -> dict[str, Any]:
         held = {"shape": self.shape, "typestr": self.typestr, "strides": self.strides}
-        return {**held, "data": (4096, False), "version": 3}
+        return {**held, "data": (self.pointer, False), "version": 3, "mask": self.mask}
 
 
 def test_arrays_that_lie_on_the_gpu() -> None:
     assert PORTS[0].bytes(2) == 480
     assert check_gpu_arrays({"image": OnGpu()}, PORTS) == ({"image": 4096}, 2)
     assert check_gpu_arrays({"image": OnGpu(strides=(240, 80, 20, 4))}, PORTS) == ({"image": 4096}, 2)
+    one = OnGpu(shape=(1, 3, 4, 5), strides=(7, 80, 20, 4))  # a side of one steps nowhere
+    assert check_gpu_arrays({"image": one}, PORTS) == ({"image": 4096}, 1)
+    said = [{"version": 2}, {"version": 3}, {"version": 3, "stream": None}, {"version": 3, "stream": 2}, {}]
+    assert [stream_of(each) for each in said] == [1, 0, 0, 2, 1]
 
 
 @pytest.mark.parametrize(
@@ -215,6 +221,8 @@ def test_arrays_that_lie_on_the_gpu() -> None:
         ({"image": OnGpu(typestr="<f2")}, r"got float16 \[2, 3, 4, 5\]"),
         ({"image": OnGpu(strides=(4, 80, 20, 240))}, "C-contiguous"),
         ({"image": OnGpu(shape=(0, 3, 4, 5))}, "different batches, or none"),
+        ({"image": OnGpu(pointer=0)}, "at address 0"),
+        ({"image": OnGpu(mask=OnGpu())}, "has a mask"),
         ({"picture": OnGpu()}, r"inputs \['image'\] are wanted, got \['picture'\]"),
     ],
 )
