@@ -11,9 +11,11 @@ import onnx
 import onnxruntime
 import pytest
 
-from cluinfer.calibration import to_half, trt_rules
+from benchmarks import scenes
+from cluinfer.calibration import Settings, calibrate, to_half, trt_rules
 from cluinfer.engines.trt.graph import standard, with_plugins
 from cluinfer.engines.trt.precision import check_types
+from cluinfer.export.source import read_source
 from cluinfer.fidelity import Fidelity, compare
 
 PRECISIONS = ["fp16", "int8"]
@@ -62,3 +64,27 @@ def test_there_is_half_in_it(family: str, precision: str) -> None:
     """Also where int8 leaves layers alone."""
     kinds = {each.data_type for each in onnx.load_model_from_string(graph(family, precision)).graph.initializer}
     assert onnx.TensorProto.FLOAT16 in kinds
+
+
+@pytest.mark.parametrize("name", ["fec", "icasc"])
+def test_trained_models(name: str) -> None:
+    """On scenes that they were not trained on: all that int8 and fp16 may cost, measured in standard operators."""
+    source = read_source(scenes.EXAMPLES / "checkpoints" / f"{name}.pt")
+    whole = onnx.load_model_from_string(source.content)
+    side = source.promise.size[0]
+    pictures, _ = scenes.images(4, side, scenes.HELD_BACK)
+    graphs = {"fp16": to_half(whole)}
+    if name == "icasc":  # the only family that engine_cases has no small model of
+        made = calibrate(whole, [scenes.images(10, side, scenes.TRAINING)[0]], Settings(half=True))
+        graphs["int8"] = made.graph
+    wanted = _run(source.content, pictures)
+    for precision, graph in graphs.items():
+        content = graph.SerializeToString()
+        check_types(content, precision)
+        plugins, form = with_plugins(content)[0], standard(content)
+        assert not trt_rules.check(onnx.load_model_from_string(plugins))
+        assert not trt_rules.check(onnx.load_model_from_string(form))
+        found = compare(wanted, _run(form, pictures))
+        assert found.top1_same is not None and found.top1_same >= len(pictures) - (precision == "int8")
+        if found.maps:
+            assert found.overall.agreement >= 0.995
