@@ -11,6 +11,7 @@ import onnx_ir as ir
 
 from cluinfer.calibration import trt_rules
 from cluinfer.calibration.data import COUNT, Given, split
+from cluinfer.calibration.half import to_half
 from cluinfer.calibration.layers import Layer, find_layers
 from cluinfer.calibration.observe import observe
 from cluinfer.calibration.quantize import quantize
@@ -23,13 +24,16 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Settings:
-    """How to calibrate; `in_float`: layers, or patterns of their names, to leave in float."""
+    """How to calibrate; `in_float`: layers, or patterns of their names, to leave in float; `half`: in fp16, as far as
+    `to_half` goes, for engines that take their types from the graph.
+    """
 
     method: str = "error"  # of METHODS
     count: int = COUNT  # images
     seed: int = 0
     balance: bool = True
     in_float: tuple[str, ...] = ()
+    half: bool = False
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
@@ -73,7 +77,7 @@ class Subject:
         """The graph with these layers in int8, as far as they are usable; it obeys TensorRT's rules."""
         made = quantize(self.graph, [name for name in layers if name in self.usable], self.scales)
         trt_rules.demand(made)
-        return made
+        return to_half(made) if self.settings.half else made
 
 
 def is_quantized(graph: onnx.ModelProto) -> bool:

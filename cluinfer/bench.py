@@ -13,10 +13,11 @@ import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from cluinfer.artifact import Artifact, read_artifact
@@ -28,6 +29,7 @@ from cluinfer.loading import engine_for, load, options_for
 from cluinfer.timing import Plan, Statistics, statistics, take_turns
 
 DEFAULT = Plan()
+STAGED = 50  # runs that are taken apart, after those that are timed as a whole
 BUSY = 0.025  # coefficient of variation above which the machine was not quiet
 
 
@@ -40,6 +42,8 @@ class Result:
     streams: int
     latency: Statistics  # of one call, whatever its batch
     images_per_second: float
+    stages: Mapping[str, float] = field(default_factory=dict)  # medians, in seconds; of engines that can tell
+    notes: Mapping[str, str] = field(default_factory=dict)  # how it ran
 
     @property
     def setting(self) -> str:
@@ -54,6 +58,8 @@ class Result:
             "streams": self.streams,
             "latency_ms": self.latency.to_dict(),
             "images_per_second": self.images_per_second,
+            "stages_ms": {name: seconds * 1e3 for name, seconds in self.stages.items()},
+            "notes": dict(self.notes),
             "ratio": {
                 "median": self.latency.median / first.latency.median,
                 "min": self.latency.min / first.latency.min,
@@ -203,9 +209,20 @@ def _measure(sessions: Mapping[str, Session], batch: int, streams: int, plan: Pl
     """All models in one setting."""
     runs = {name: partial(session.run, example_feeds(session, batch)) for name, session in sessions.items()}
     return [
-        Result(name, batch, streams, statistics(each.seconds), batch * len(each.seconds) / each.wall)
+        Result(
+            *(name, batch, streams, statistics(each.seconds), batch * len(each.seconds) / each.wall),
+            *(_stages(sessions[name], batch), sessions[name].notes()),
+        )
         for name, each in take_turns(runs, plan, streams).items()
     ]
+
+
+def _stages(session: Session, batch: int) -> dict[str, float]:
+    """The median of each stage."""
+    feeds = example_feeds(session, batch)
+    first = session.stages(feeds)
+    runs = [session.stages(feeds) for _ in range(STAGED if first else 0)]
+    return {name: median(run[name] for run in runs) for name in first}
 
 
 def _named(paths: Sequence[str | Path]) -> dict[str, Path]:

@@ -65,29 +65,44 @@ def make_graph(
     engine: Engine,
     options: Options,
     progress: Callable[[str], None],
+    timed: bool = True,
 ) -> Made:
-    """The graph for this precision."""
-    if precision == FP16 and FP16 in engine.precisions:
+    """The graph for this precision; `timed`: the engine works here, so that a search can time what it finds.
+
+    Where an engine takes its types from the graph and has fp16, what int8 leaves is in fp16, as far as `to_half` goes.
+    """
+    by_graph = FP16 in engine.precisions
+    if by_graph and (precision == FP16 or (precision == INT8 and is_quantized(source.content))):
+        graph = _parse(source)
+        if _is_half(graph):
+            return Made(source.content)
         from cluinfer.calibration import to_half
 
         progress("putting the graph into fp16")
-        return Made(to_half(_parse(source)).SerializeToString())
+        return Made(to_half(graph).SerializeToString())
     if precision != INT8 or is_quantized(source.content):
         return Made(source.content)
     if not calibration.images:
         raise EngineError(NO_IMAGES)
-    from cluinfer.calibration import calibrate
+    from cluinfer.calibration import Settings, calibrate
 
     made = calibrate(
         _parse(source),
         calibration.images,
+        Settings(half=by_graph),
         bounds=calibration.bounds(),
-        engine=engine,
+        engine=engine if timed else None,
         options=options,
         saved=calibration.saved,
         progress=progress,
     )
     return Made(made.graph.SerializeToString(), made)
+
+
+def _is_half(graph: Any) -> bool:
+    from onnx import TensorProto
+
+    return any(tensor.data_type == TensorProto.FLOAT16 for tensor in graph.graph.initializer)
 
 
 def _parse(source: Source) -> Any:

@@ -21,10 +21,18 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from cluinfer.build_graphs import NO_IMAGES, Calibration, Made, make_graph
+from cluinfer.engines import Options, get_engine
+from cluinfer.engines.quantized import INT8, is_quantized
 from cluinfer.errors import EngineError
 from cluinfer.json_fields import Fields
+
+if TYPE_CHECKING:
+    from cluinfer.calibration import Calibrated
+    from cluinfer.export.source import Source
+    from cluinfer.fidelity import Fidelity
 
 VERSION = 1
 GRAPH, PORTABLE, DESCRIPTION, COMMAND = "graph.onnx", "portable.onnx", "emitted.json", "COMMAND.txt"
@@ -45,6 +53,8 @@ class Emitted:
     profile: tuple[int, int, int]
     kernels: Mapping[str, str]  # sha256 of a kernel's source: its file
     files: Mapping[str, str]  # file: its sha256
+    calibrated: Calibrated | None = None  # known to who emitted it alone, as is the next
+    fidelity: Fidelity | None = None  # of the graph below fp32, in ONNX Runtime
 
     def read(self, name: str) -> bytes:
         """A file, as it was written."""
@@ -71,38 +81,65 @@ def emit(
     plugins: bool = True,
     profile: tuple[int, int, int] = (1, 1, 1),
     source_options: Mapping[str, Any] | None = None,
+    calibration: Calibration | None = None,
     progress: Progress = lambda step: None,
 ) -> Emitted:
-    """Write the folder, whole or not at all; `source_options` as for `read_source`. An older one is replaced."""
+    """Write the folder, whole or not at all; `source_options` as for `read_source`. An older one is replaced.
+
+    Below fp32 the graph is converted here, as `build` does it, and held against the model in ONNX Runtime.
+    """
     from cluinfer.engines.trt.graph import kernels, standard, with_plugins
-    from cluinfer.engines.trt.precision import check_types
+    from cluinfer.engines.trt.precision import check_precision, check_types
     from cluinfer.export.source import read_source
     from cluinfer.native.cuda.nvrtc import check_target, compile_ptx
 
+    check_precision(precision)
+    given = calibration or Calibration()
+    given.check(precision)
+    if precision == INT8 and not given.images and Path(model).suffix != ".onnx":  # which may be calibrated already
+        raise EngineError(NO_IMAGES)
     if plugins:
         check_target(target)
     elif not re.fullmatch(r"sm_\d{2,3}", target):
         raise EngineError(f"a target is a GPU such as sm_90, got {target!r:.60}")
     folder = _free(Path(output))
     source = read_source(model, **(source_options or {}), progress=progress)
-    check_types(source.content, precision)
-    contents: dict[str, bytes] = {PORTABLE: source.content}
+    quantized = is_quantized(source.content)
+    options = Options(precision, batch=profile[1])
+    made = make_graph(precision, source, given, get_engine("trt"), options, progress, timed=False)
+    check_types(made.content, precision)
+    fidelity = _fidelity(made, source, progress) if precision != "fp32" and not quantized else None
+    contents: dict[str, bytes] = {PORTABLE: made.content}
     index: dict[str, str] = {}
     if plugins:
-        contents[GRAPH], calls = with_plugins(source.content)
+        contents[GRAPH], calls = with_plugins(made.content)
         named = kernels(calls)
         progress(f"compiling {len(named)} kernels for {target}")
         for name, kernel in named.items():
             contents[f"{KERNELS}/{name}.ptx"] = compile_ptx(kernel, target)
             index[hashlib.sha256(kernel.source.encode()).hexdigest()] = f"{KERNELS}/{name}.ptx"
     else:
-        contents[GRAPH] = standard(source.content)
+        contents[GRAPH] = standard(made.content)
     contents[COMMAND] = _command(folder.name, target, plugins).encode()
     files = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
-    emitted = Emitted(folder, target, precision, plugins, profile, index, files)
+    emitted = Emitted(folder, target, precision, plugins, profile, index, files, made.calibrated, fidelity)
     progress(f"writing {folder}")
     _write(folder, {**contents, DESCRIPTION: _describe(emitted)})
     return emitted
+
+
+def _fidelity(made: Made, source: Source, progress: Progress) -> Fidelity:
+    """On the images that calibration held back, or on smooth noise."""
+    if made.calibrated is not None:
+        return made.calibrated.kept.fidelity
+    import onnx
+
+    from cluinfer.export.images import synthetic_images
+    from cluinfer.export.verify import GraphRun, measure
+
+    progress(f"comparing the graph with {source.name}")
+    run = GraphRun(onnx.load_model_from_string(made.content), PORTABLE)
+    return measure(run, source.reference, [synthetic_images(8, source.promise.size)])
 
 
 def read_emitted(folder: str | Path) -> Emitted:

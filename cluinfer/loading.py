@@ -47,7 +47,7 @@ def load(artifact: Artifact, engine: Engine, options: Options) -> Session:
         except EngineError as error:
             reason = str(error)
     if session is None:
-        session = _compile(artifact, engine, options, reason)
+        session = _compile(artifact, engine, options if blob is None else engine.as_compiled(blob, options), reason)
     try:
         _check(artifact, session)
     except ArtifactError:

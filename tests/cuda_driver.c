@@ -16,9 +16,14 @@ struct Graph { int count; struct Copy copies[MOST]; };
 static _Atomic int alive;  // allocations, streams and graphs that were not freed
 static _Thread_local struct Graph *recording;  // a stream is recorded and fed by one thread
 static int fails;  // 1: no recording ends well
+static int room = 1 << 30;  // of the GPU: it is full once so much is alive
+static int moments;  // events that have happened, each a millisecond after the last
+static void *waited;  // the stream that was last waited for
 
 int stand_in_alive(void) { return alive; }
 void stand_in_fail(int value) { fails = value; }
+void stand_in_room(int value) { room = value; }
+long stand_in_waited(void) { return (long)waited; }
 
 static int copy(void *to, const void *from, size_t size) {
     if (recording) {
@@ -39,7 +44,7 @@ int cuDeviceGetAttribute(int *value, int attribute, int device) { *value = attri
 int cuDevicePrimaryCtxRetain(void **context, int device) { *context = &alive; return OK; }
 int cuCtxSetCurrent(void *context) { return OK; }
 int cuMemAlloc_v2(Pointer *pointer, size_t size) {
-    if (size > (size_t)1 << 40) return 2;
+    if (size > (size_t)1 << 40 || alive >= room) return 2;
     *pointer = (Pointer)malloc(size), ++alive;
     return OK;
 }
@@ -48,7 +53,12 @@ int cuMemHostAlloc(void **pointer, size_t size, unsigned flags) { *pointer = mal
 int cuMemFreeHost(void *pointer) { free(pointer), --alive; return OK; }
 int cuStreamCreate(void **stream, unsigned flags) { *stream = malloc(1), ++alive; return OK; }
 int cuStreamDestroy_v2(void *stream) { free(stream), --alive; return OK; }
-int cuStreamSynchronize(void *stream) { return OK; }
+int cuStreamSynchronize(void *stream) { waited = stream; return OK; }
+int cuEventCreate(void **event, unsigned flags) { *event = malloc(sizeof(int)), ++alive; return OK; }
+int cuEventDestroy_v2(void *event) { free(event), --alive; return OK; }
+int cuEventRecord(void *event, void *stream) { if (recording) return FAILED; *(int *)event = ++moments; return OK; }
+int cuEventElapsedTime_v2(float *ms, void *start, void *end) { *ms = *(int *)end - *(int *)start; return OK; }
+int cuEventElapsedTime(float *ms, void *start, void *end) { return cuEventElapsedTime_v2(ms, start, end); }
 int cuMemcpyHtoDAsync_v2(Pointer to, const void *from, size_t size, void *s) { return copy((void *)to, from, size); }
 int cuMemcpyDtoHAsync_v2(void *to, Pointer from, size_t size, void *s) { return copy(to, (void *)from, size); }
 int cuMemcpyDtoDAsync_v2(Pointer to, Pointer from, size_t size, void *s) { return copy((void *)to, (void *)from, size); }

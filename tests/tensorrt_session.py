@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 from cuda.bindings import driver
 
-from cluinfer.engines.trt.gpu import gpu
-from cluinfer.engines.trt.session import Port, TensorRTSession
+from cluinfer.engines.trt.arrays import GpuArray, Port
+from cluinfer.engines.trt.gpu import Memory, gpu
+from cluinfer.engines.trt.session import TensorRTSession
 from cluinfer.errors import CluinferError
 
 library = ctypes.CDLL("libcuda.so.1")
@@ -114,8 +115,84 @@ def on_gpu(session: TensorRTSession) -> bool:
     return same
 
 
+def waits(session: TensorRTSession) -> list[int]:
+    """Which stream is waited for, by what an array says of its own: (version, stream or -1 for nothing)."""
+    given, waited = image(1), []
+
+    class Gpu(type(gpu())):  # type: ignore[misc]
+        def wait_for(self, stream: int) -> None:
+            super().wait_for(stream)
+            waited.append(int(library.stand_in_waited()))
+
+    session._gpu.__class__ = Gpu
+    for version, stream in ((2, -1), (3, -1), (3, None), (3, 1), (3, 2)):
+        said = {"shape": given.shape, "typestr": "<f4", "data": (given.ctypes.data, False), "version": version}
+        said |= {} if stream == -1 else {"stream": stream}
+        before = len(waited)
+        made = session.run_on_gpu({"image": type("Held", (), {"__cuda_array_interface__": said})()})
+        for array in made.values():
+            array.free()
+        if len(waited) == before:
+            waited.append(0)
+    return list(waited)  # which goes on to grow
+
+
+class OnlyDlpack:
+    """An array that shows no more than DLPack."""
+
+    def __init__(self, array: Any) -> None:
+        self.__dlpack_device__, self.__dlpack__ = array.__dlpack_device__, array.__dlpack__
+
+
+def by_dlpack(session: TensorRTSession) -> dict[str, Any]:
+    """Outputs given on as inputs: by the protocol, as a capsule, and a capsule that nobody takes."""
+    given, found = image(3, 7), {}
+    said = {"shape": given.shape, "typestr": "<f4", "data": (given.ctypes.data, False), "version": 3}
+    first = session.run_on_gpu({"image": type("Held", (), {"__cuda_array_interface__": said})()})
+    second = session.run_on_gpu({"image": OnlyDlpack(first["copied"])})
+    capsule = first["again"].__dlpack__()
+    third = session.run_on_gpu({"image": capsule})
+    found["taken twice"] = raised(lambda: session.run_on_gpu({"image": capsule}))
+    found["given twice"] = raised(first["again"].__dlpack__)
+    second["copied"].__dlpack__()
+    second["copied"].free()
+    content = (ctypes.c_float * given.size).from_address(third["again"].__cuda_array_interface__["data"][0])
+    found["same"] = bool(np.array_equal(np.array(content).reshape(given.shape), given))
+    for array in (second["again"], *third.values(), *third.values()):
+        array.free()
+    found["freed"] = raised(lambda: session.run_on_gpu({"image": third["again"]}))
+    found["wrong shape"] = raised(lambda: session.run_on_gpu({"image": capsule_of((1, 9))}))
+    return found
+
+
+def capsule_of(shape: tuple[int, ...]) -> Any:
+    memory = Memory(64)
+    return GpuArray(gpu(), memory, shape, np.dtype(np.float32)).__dlpack__()
+
+
 def main() -> None:
     told: dict[str, Any] = {}
+    alive = library.stand_in_alive()
+    for room in range(6):  # a lane takes a stream, then two pieces for each of three ports
+        library.stand_in_room(room)
+        told["too little memory"] = raised(opened)
+        assert library.stand_in_alive() == alive, room
+    library.stand_in_room(1 << 30)
+    with opened() as session:
+        told["stages"] = session.stages({"image": image(2)})
+        told["notes"] = dict(session.notes())
+        told["waits"] = waits(session)
+        held = library.stand_in_alive()
+        told["by dlpack"] = by_dlpack(session)
+        told["alive after dlpack"] = library.stand_in_alive() - held
+        library.stand_in_room(held + 1)  # for one of two outputs
+        given = image(1)
+        said = {"shape": given.shape, "typestr": "<f4", "data": (given.ctypes.data, False), "version": 3}
+        one = type("Held", (), {"__cuda_array_interface__": said})()
+        told["no room for outputs"] = raised(lambda: session.run_on_gpu({"image": one}))
+        told["alive after no room"] = library.stand_in_alive() - held
+        library.stand_in_room(1 << 30)
+        told["right after no room"] = right(session, 2, 0)
     with opened() as session:
         told["batch"] = session.batch
         told["executions"] = executions(session, [2, 2, 2, 2, 1, 1, 1, 2, 9, 4, 4])
@@ -151,6 +228,9 @@ def main() -> None:
     library.stand_in_fail(0)
     os.environ["CLUINFER_CUDA_GRAPHS"] = "0"
     with opened() as session:
+        told["stages without graphs"] = session.stages({"image": image(2)})
+        told["notes without graphs"] = dict(session.notes())
+        Context.executed = 0
         told["without graphs"] = executions(session, [2, 2, 2])
     Engine.contexts = 2
     told["too many lanes"] = raised(lambda: opened(lanes=3))

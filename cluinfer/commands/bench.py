@@ -88,6 +88,18 @@ def _print(measured: Bench) -> None:
             )
         )
     print_table(header, rows)
+    staged = [each for each in measured.results if each.stages]
+    if staged:
+        print()
+        print_table(
+            ("of one run alone, median", "setting", "stage", "ms"),
+            [
+                (each.model, each.setting, stage, f"{seconds * 1e3:.3f}")
+                for each in staged
+                for stage, seconds in each.stages.items()
+            ],
+            text=(0, 1, 2),
+        )
     if measured.starts:
         print()
         print_table(
@@ -119,7 +131,16 @@ def _conditions(measured: Bench) -> list[tuple[str, str]]:
         ("threads", str(threads)),
         ("engines", "; ".join(kinds)),
         ("versions", ", ".join(f"{name} {version}" for name, version in held["versions"].items())),
+        *_notes(measured),
         ("ratio", f"the median over that of {measured.first} in the same setting"),
+    ]
+
+
+def _notes(measured: Bench) -> list[tuple[str, str]]:
+    return [
+        (f"{each.model}, {each.setting}", ", ".join(f"{name} {text}" for name, text in each.notes.items()))
+        for each in measured.results
+        if each.notes
     ]
 
 

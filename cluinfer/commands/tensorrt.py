@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 from cluinfer.errors import EngineError
@@ -38,11 +39,16 @@ def check_options(arguments: argparse.Namespace) -> None:
 
 def run_emit(arguments: argparse.Namespace, source_options: dict[str, Any]) -> None:
     """Write the folder, and say what is in it and what to do with it."""
+    from cluinfer.build_graphs import Calibration
+    from cluinfer.commands.calibrate import calibration_fields, print_choices
     from cluinfer.commands.terminal import print_fields, print_json, progress, warnings_as_lines
+    from cluinfer.commands.texts import fidelity_line
     from cluinfer.emit import COMMAND, emit
     from cluinfer.engines.trt.settings import parse_batch
 
     batch, profile = parse_batch(arguments.batch)
+    saved = Path(f"{arguments.output}.calibration")
+    calibration = Calibration(arguments.calibration, arguments.min_agreement, arguments.max_top1_drop, saved)
     with progress() as step, warnings_as_lines():
         emitted = emit(
             arguments.model,
@@ -52,19 +58,27 @@ def run_emit(arguments: argparse.Namespace, source_options: dict[str, Any]) -> N
             plugins=not arguments.no_plugins,
             profile=profile or (1, batch, batch),
             source_options=source_options,
+            calibration=calibration,
             progress=step,
         )
     command = f"cluinfer build {emitted.path.name} -o model.clu"
     if arguments.json:
         fields = ("target", "precision", "plugins", "profile", "files")
-        print_json({"path": str(emitted.path), **{name: getattr(emitted, name) for name in fields}, "command": command})
+        held = {name: getattr(emitted, name) for name in fields}
+        kept = {name: getattr(emitted, name) for name in ("calibrated", "fidelity")}
+        told = {name: each and each.to_dict() for name, each in kept.items()}
+        print_json({"path": str(emitted.path), **held, **told, "command": command})
         return
+    if arguments.explain and emitted.calibrated:
+        print_choices(emitted.calibrated)
     how = f"{len(emitted.kernels)} kernels, TensorRT 10.9 or later" if emitted.plugins else "TensorRT 8.6 or later"
     print_fields(
         [
             ("wrote", str(emitted.path)),
             ("for", f"{emitted.target}, {emitted.precision}, batch {':'.join(map(str, emitted.profile))}"),
             ("operators", f"{'plugins' if emitted.plugins else 'standard'}: {how}"),
+            *calibration_fields(emitted.calibrated),
+            *([("fidelity", fidelity_line(emitted.fidelity.to_dict()))] if emitted.fidelity else []),
             ("on the target", f"{command}  (also in {COMMAND})"),
         ]
     )

@@ -5,6 +5,8 @@
     session.run({name: array})      -> {name: array}    from any number of threads at once; the batch is free
     session.close()                              waits for runs at work and frees everything; run() then raises
                                                  EngineError; twice is harmless
+    session.stages(feeds)    -> {stage: seconds}   of one run, where the engine can tell them apart; else nothing
+    session.notes()          -> {name: text}       how it runs, for the record of a measurement
     session.batch, .streams                      images of one piece, and how many pieces are worked on side by side
 
     engine.name, .extra, .precisions             its name, the extra of pyproject.toml, what `precision` may be
@@ -98,6 +100,14 @@ class Session(ABC):
         with self._door:
             return self._run(self.check(feeds))
 
+    def stages(self, feeds: Mapping[str, Array]) -> Mapping[str, float]:
+        """Seconds of each stage of one run; empty where the engine cannot tell them apart."""
+        return {}
+
+    def notes(self) -> Mapping[str, str]:
+        """How it runs, for the record of a measurement."""
+        return {}
+
     def close(self) -> None:
         """Wait for the runs at work, then free what the session holds."""
         if self._door.shut():
@@ -172,6 +182,10 @@ class Engine(ABC):
     @abstractmethod
     def load(self, blob: bytes, options: Options) -> Session:
         """Make what `compile` gave ready to run."""
+
+    def as_compiled(self, blob: bytes, options: Options) -> Options:
+        """The options to compile its graph anew with, where this blob does not fit: whatever else it was made for."""
+        return options
 
     @abstractmethod
     def package(self) -> tuple[str, str]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,11 +20,13 @@ import numpy as np
 from cluinfer import forks
 from cluinfer.engines import blob as blobs
 from cluinfer.engines.base import THROUGHPUT, Engine, Options
+from cluinfer.engines.self_contained import check_self_contained
 from cluinfer.engines.trt import builder
+from cluinfer.engines.trt.arrays import Port
 from cluinfer.engines.trt.gpu import check_driver, gpu
 from cluinfer.engines.trt.precision import PRECISIONS, check_types
-from cluinfer.engines.trt.session import Port, TensorRTSession
-from cluinfer.engines.trt.settings import Profile, Settings
+from cluinfer.engines.trt.session import TensorRTSession
+from cluinfer.engines.trt.settings import MOST, Profile, Settings
 from cluinfer.errors import EngineError, EngineWarning, MissingPackageError
 
 OLDEST = (8, 6)
@@ -64,6 +67,7 @@ class TensorRTEngine(Engine):
         """Prepare the graph for this release and build."""
         from cluinfer.engines.trt.graph import standard, with_plugins
 
+        check_self_contained(graph)
         trt, here, settings = _tensorrt(), gpu(), _settings(options)
         check_types(graph, options.precision)
         plugins = choose_plugins(builder.parse_version(trt.__version__), settings.plugins)
@@ -96,6 +100,17 @@ class TensorRTEngine(Engine):
             "layers": dict(built.types),
         }
         return blobs.seal(self.name, head, built.content)
+
+    def as_compiled(self, blob: bytes, options: Options) -> Options:
+        """With the profile and the flags of a blob that does not fit here, so that its graph is compiled alike."""
+        try:
+            head, _ = blobs.unseal(self.name, blob, _KINDS)
+            profile, version = _profile(head["profile"]), builder.parse_version(head["tensorrt"])
+        except EngineError:
+            return options
+        plugins = False if version >= builder.PLUGINS and not head["plugins"] else None  # as it was asked for
+        flags = (head["version_compatible"], head["hardware_compatible"])
+        return replace(options, own=Settings(profile, plugins, None, *flags))
 
     def load(self, blob: bytes, options: Options) -> TensorRTSession:
         """The blob must fit this release and this GPU."""
@@ -150,7 +165,8 @@ def _capability(text: str) -> tuple[int, ...]:
 
 
 def _profile(sides: list[Any]) -> Profile:
-    if len(sides) != 3 or not all(type(side) is int for side in sides) or not 1 <= sides[0] <= sides[1] <= sides[2]:
+    whole = len(sides) == 3 and all(type(side) is int for side in sides)
+    if not whole or not 1 <= sides[0] <= sides[1] <= sides[2] <= MOST:
         raise EngineError(f"the compiled graph has no right profile, got {sides!r:.60}: compile it again")
     return sides[0], sides[1], sides[2]
 

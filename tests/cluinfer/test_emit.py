@@ -7,16 +7,20 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 from conftest import BuiltModel
 
 from cluinfer import emit
+from cluinfer.calibration import trt_rules
 from cluinfer.cli import main
 from cluinfer.emit import Emitted, read_emitted
 from cluinfer.engines.trt.gpu import check_driver
 from cluinfer.engines.trt.graph import standard, with_plugins
+from cluinfer.engines.trt.precision import check_types
 from cluinfer.errors import EngineError
+from cluinfer.export.images import synthetic_images
 
 pytest.importorskip("cuda.bindings")
 
@@ -63,6 +67,42 @@ def test_without_plugins_an_older_one_is_replaced(
     assert [path.name for path in tmp_path.iterdir()] == ["prepared"]
 
 
+@pytest.mark.parametrize("how", [[], ["--no-plugins"]], ids=["plugins", "standard"])
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_below_fp32_the_graph_is_converted_and_what_it_keeps_is_told(
+    built_model: BuiltModel, tmp_path: Path, capsys: pytest.CaptureFixture[str], precision: str, how: list[str]
+) -> None:
+    target, images = tmp_path / "prepared", tmp_path / "images.npy"
+    np.save(images, synthetic_images(10, (32, 32)))
+    more = ["--calibration", str(images), "--explain"] if precision == "int8" else []
+    command = ["build", str(built_model.graph), *COMMAND, *how, "--precision", precision, *more, "-o", str(target)]
+    assert main(command) == 0
+    said = capsys.readouterr().out
+    assert f"sm_90, {precision}" in said and "fidelity" in said
+    assert ("cluster operators, norms" in said) is (precision == "int8")
+    emitted = read_emitted(target)
+    assert emitted.precision == precision
+    check_types(emitted.read("portable.onnx"), precision)
+    for name in ("portable.onnx", "graph.onnx"):
+        assert not trt_rules.check(onnx.load_model_from_string(emitted.read(name)))
+    assert [path.name for path in tmp_path.iterdir() if path != images] == ["prepared"]
+    # what was converted is taken as it is; what is in int8 wants no images
+    again = tmp_path / "again"
+    emit.emit(_file(tmp_path, emitted), again, target="sm_90", precision=precision, plugins=False)
+    assert read_emitted(again).read("portable.onnx") == emitted.read("portable.onnx")
+
+
+def _file(folder: Path, emitted: Emitted) -> Path:
+    path = folder / "converted.onnx"
+    path.write_bytes(emitted.read("portable.onnx"))
+    return path
+
+
+def test_int8_of_a_checkpoint_wants_images(built_model: BuiltModel, tmp_path: Path) -> None:
+    with pytest.raises(EngineError, match="int8 needs pictures like those"):
+        emit.emit(built_model.checkpoint, tmp_path / "x", target="sm_90", precision="int8")
+
+
 def test_a_failure_leaves_what_was_there(
     built_model: BuiltModel, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -94,8 +134,8 @@ def test_folders_that_are_not_ours_are_left_alone(built_model: BuiltModel, tmp_p
     [
         (["--target", "sm_91"], "there is no target 'sm_91'"),
         (["--target", "sm_91x", "--no-plugins"], "a target is a GPU such as sm_90, got 'sm_91x'"),
-        (["--precision", "fp16"], "fp16 was asked for, but"),
-        (["--precision", "int8"], "int8 was asked for, but the graph has no QuantizeLinear nodes"),
+        (["--precision", "fp16", "--calibration", "."], "calibration is for --precision int8 or auto, got fp16"),
+        (["--precision", "auto"], "the trt engine has precisions fp32, fp16, int8, got 'auto'"),
         (["--precision", "bf16"], "the trt engine has precisions fp32, fp16, int8, got 'bf16'"),
         (["--batch", "4:2:8"], "wanted a number of images such as 8, or MIN:OPT:MAX such as 1:8:64, in rising order"),
         (["--batch", "four"], "wanted a number of images"),

@@ -141,8 +141,12 @@ def _set_types(trt: Any, network: Any, config: Any, precision: str) -> None:
     config.set_flag(trt.BuilderFlag.OBEY_PRECISION_CONSTRAINTS)
     kinds = trt.LayerType
     free = (kinds.CONSTANT, kinds.SHAPE, kinds.CAST, kinds.QUANTIZE, kinds.DEQUANTIZE)
-    for number in range(network.num_layers):
-        layer = network.get_layer(number)
+    layers = [network.get_layer(number) for number in range(network.num_layers)]
+    # A layer that reads a pair is to run in int8: held to the type of the pair's output, it would not.
+    given = {layer.get_output(0).name for layer in layers if layer.type == kinds.DEQUANTIZE}
+    for layer in layers:
+        if any((each := layer.get_input(i)) is not None and each.name in given for i in range(layer.num_inputs)):
+            continue
         tensor = layer.get_input(0) if layer.num_inputs else None
         if tensor is not None and tensor.dtype in (trt.float32, trt.float16) and layer.type not in free:
             layer.precision = tensor.dtype

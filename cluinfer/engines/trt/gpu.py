@@ -146,9 +146,28 @@ class Stream:
         """Free what was recorded."""
         checked(driver().cuGraphExecDestroy(graph))
 
+    def mark(self, event: Event) -> None:
+        """The event happens when all that came before it is done."""
+        checked(driver().cuEventRecord(event.handle, self._stream))
+
     def free(self) -> None:
         """Give it back."""
         checked(driver().cuStreamDestroy(self._stream))
+
+
+class Event:
+    """A moment in a stream."""
+
+    def __init__(self) -> None:
+        self.handle = checked(driver().cuEventCreate(driver().CUevent_flags.CU_EVENT_DEFAULT))
+
+    def since(self, earlier: Event) -> float:
+        """Seconds between two that have happened."""
+        return float(checked(driver().cuEventElapsedTime(earlier.handle, self.handle))) / 1e3
+
+    def free(self) -> None:
+        """Give it back."""
+        checked(driver().cuEventDestroy(self.handle))
 
 
 def checked(answer: tuple[Any, ...], what: str = "") -> Any:

@@ -12,19 +12,24 @@ from cluinfer.errors import EngineError
 PRECISIONS = ("fp32", "fp16", "int8")
 
 
-def check_types(graph: bytes, precision: str) -> None:
-    """Refuse a graph that is not of this precision."""
+def check_precision(precision: str) -> None:
+    """Refuse what no engine can be built in."""
     if precision not in PRECISIONS:
         raise EngineError(f"the trt engine has precisions {', '.join(PRECISIONS)}, got {precision!r:.60}")
+
+
+def check_types(graph: bytes, precision: str) -> None:
+    """Refuse a graph that is not of this precision."""
+    check_precision(precision)
     sizes = types_of_weights(graph)
-    half, single = sizes["float16"], sizes["float"]
+    half = sizes["float16"]
     quantized = count_quantized(graph)
     if precision == "int8" and not quantized:
         raise EngineError("int8 was asked for, but the graph has no QuantizeLinear nodes: quantize it first")
-    if precision == "fp16" and half <= single:
-        raise EngineError(
-            f"fp16 was asked for, but {single} of the graph's weights are float32 and {half} float16: convert it first"
-        )
-    if precision == "fp32" and (half > single or quantized):
+    if precision == "fp16" and not half and not quantized:
+        raise EngineError("fp16 was asked for, but none of the graph's weights are float16: convert it first")
+    if (precision == "fp32" and half) or (precision != "int8" and quantized):
         what = "quantized" if quantized else "in float16"
-        raise EngineError(f"fp32 was asked for, but the graph is {what}: ask for {'int8' if quantized else 'fp16'}")
+        raise EngineError(
+            f"{precision} was asked for, but the graph is {what}: ask for {'int8' if quantized else 'fp16'}"
+        )

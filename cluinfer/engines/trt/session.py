@@ -9,62 +9,22 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from queue import Empty, SimpleQueue
+from time import perf_counter
 from typing import Any
 
 import numpy as np
 
 from cluinfer.engines.base import Array, Input, Session
-from cluinfer.engines.trt.gpu import Gpu, Memory, Pinned, Stream
+from cluinfer.engines.trt import dlpack
+from cluinfer.engines.trt.arrays import LEGACY_STREAM, GpuArray, Port, check_gpu_arrays, stream_of
+from cluinfer.engines.trt.gpu import Event, Gpu, Memory, Pinned, Stream
 from cluinfer.engines.trt.settings import Profile
 from cluinfer.errors import EngineError, ShapeError
-
-
-@dataclass(frozen=True)
-class Port:
-    """An input or output of the engine."""
-
-    name: str
-    dtype: np.dtype[Any]
-    shape: tuple[int, ...]  # -1 for the batch
-
-    def of(self, batch: int) -> tuple[int, ...]:
-        """Its shape for so many images."""
-        return tuple(batch if side < 0 else side for side in self.shape)
-
-    def bytes(self, batch: int) -> int:
-        """Its size for so many images."""
-        return math.prod(self.of(batch)) * self.dtype.itemsize
-
-
-class GpuArray:
-    """An output that lies on the GPU, for whoever knows __cuda_array_interface__; freed with `free`."""
-
-    def __init__(self, gpu: Gpu, memory: Memory, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
-        self._gpu, self._memory = gpu, memory
-        self.shape, self.dtype = shape, dtype
-
-    @property
-    def __cuda_array_interface__(self) -> dict[str, Any]:
-        """Complete: whoever takes it need not wait for a stream."""
-        return {
-            "version": 3,
-            "shape": self.shape,
-            "typestr": self.dtype.str,
-            "data": (self._memory.pointer, False),
-            "strides": None,
-        }
-
-    def free(self) -> None:
-        """Give the memory back."""
-        self._gpu.activate()
-        self._memory.free()
 
 
 class Lane:
@@ -76,11 +36,18 @@ class Lane:
         if self.context is None:
             raise EngineError("TensorRT has not enough memory for one more context: ask for fewer streams")
         self.stream = Stream()
-        self.host = {port.name: Pinned(port.bytes(largest)) for port in (*inputs, *outputs)}
-        self.device = {port.name: Memory(port.bytes(largest)) for port in (*inputs, *outputs)}
+        self.host: dict[str, Pinned] = {}
+        self.device: dict[str, Memory] = {}
         self.batch = 0  # the context's, once it has run
         self.graph: Any = None  # of that batch
         self.record = os.environ.get("CLUINFER_CUDA_GRAPHS") != "0"
+        try:
+            for port in (*inputs, *outputs):
+                self.host[port.name] = Pinned(port.bytes(largest))
+                self.device[port.name] = Memory(port.bytes(largest))
+        except EngineError as error:
+            self.free()
+            raise EngineError(f"{error}: build it for a smaller largest batch, or ask for fewer streams") from error
 
     def start(self, feeds: Mapping[str, Array], batch: int) -> None:
         """Begin; `result` waits for the end."""
@@ -108,6 +75,41 @@ class Lane:
             content = self.host[port.name].bytes[: port.bytes(self.batch)]
             made.append(content.view(port.dtype).reshape(port.of(self.batch)).copy())
         return made
+
+    def stages(self, feeds: Mapping[str, Array], batch: int) -> dict[str, float]:
+        """One run taken apart: the host's time to set it off, the GPU's between events; a recorded one is one piece."""
+        if self.graph is None or batch != self.batch:
+            for _ in range(2):  # the second is recorded
+                self.start(feeds, batch)
+                self.result()
+        events = [Event() for _ in range(4)]
+        try:
+            self.stream.mark(events[0])
+            begun = perf_counter()
+            if self.graph is not None:
+                self.stream.replay(self.graph)
+                enqueued = perf_counter() - begun
+                self.stream.mark(events[3])
+                self.stream.wait()
+                found = {"enqueue": enqueued, "gpu, with transfers": events[3].since(events[0])}
+            else:
+                found = {}
+            self.stream.mark(events[0])
+            begun = perf_counter()
+            self._copy_in(batch)
+            self.stream.mark(events[1])
+            self._execute()
+            self.stream.mark(events[2])
+            self._copy_out(batch)
+            self.stream.mark(events[3])
+            enqueued = perf_counter() - begun
+            self.stream.wait()
+            names = ("copy in", "gpu", "copy out")
+            spans = {name: events[i + 1].since(events[i]) for i, name in enumerate(names)}
+        finally:
+            for event in events:
+                event.free()
+        return {"enqueue, not recorded" if found else "enqueue": enqueued, **spans, **found}
 
     def run_on_gpu(self, pointers: Mapping[str, int], batch: int) -> None:
         """Run on what lies on the GPU already, to its end."""
@@ -147,9 +149,15 @@ class Lane:
             raise EngineError(f"TensorRT does not take the memory of {name}")
 
     def _work(self, batch: int) -> None:
+        self._copy_in(batch)
+        self._execute()
+        self._copy_out(batch)
+
+    def _copy_in(self, batch: int) -> None:
         for port in self.inputs:
             self.stream.copy_in(self.device[port.name], self.host[port.name], port.bytes(batch))
-        self._execute()
+
+    def _copy_out(self, batch: int) -> None:
         for port in self.outputs:
             self.stream.copy_out(self.host[port.name], self.device[port.name], port.bytes(batch))
 
@@ -219,66 +227,78 @@ class TensorRTSession(Session):
         done.append(working[0].result())
         self._lanes.put(working.popleft())
 
-    def run_on_gpu(self, feeds: Mapping[str, Any]) -> dict[str, GpuArray]:
-        """Arrays on the GPU in and out: PyTorch's, CuPy's or any with __cuda_array_interface__, C-contiguous.
-
-        What writes an input must be done, or be on the stream that its interface names, which is waited for.
-        """
+    def stages(self, feeds: Mapping[str, Array]) -> dict[str, float]:
+        """Of the first piece of the feeds."""
         with self._door:
-            pointers, batch = check_gpu_arrays(feeds, self._inputs)
-            if not self._least <= batch <= self.batch:
-                raise ShapeError(f"the engine takes {self._least} to {self.batch} images at once, got {batch}")
+            piece = self.pieces(self.check(feeds))[0]
             self._gpu.activate()
-            for each in feeds.values():
-                if stream := each.__cuda_array_interface__.get("stream"):
-                    self._gpu.wait_for(int(stream))
-            made = {
-                port.name: GpuArray(self._gpu, Memory(port.bytes(batch)), port.of(batch), port.dtype)
-                for port in self._outputs
-            }
-            pointers |= {name: each.__cuda_array_interface__["data"][0] for name, each in made.items()}
             lane = self._lanes.get()
             try:
-                lane.run_on_gpu(pointers, batch)
-            except EngineError:
-                for each in made.values():
-                    each.free()
-                raise
+                return lane.stages(piece, len(next(iter(piece.values()))))
             finally:
                 self._lanes.put(lane)
-            return made
+
+    def notes(self) -> dict[str, str]:
+        """Whether runs are recorded."""
+        with self._door:
+            lane = self._lanes.get()
+            self._lanes.put(lane)
+        return {"CUDA graph": "on" if lane.record else "off"}
+
+    def run_on_gpu(self, feeds: Mapping[str, Any]) -> dict[str, GpuArray]:
+        """Arrays on the GPU in and out: any with __cuda_array_interface__ or __dlpack__, or capsules; C-contiguous.
+
+        What writes an input must be done, or be on the stream that its interface names, which is waited for. A capsule
+        names none: what writes it must be done, or be on the default stream.
+        """
+        taken: list[dlpack.Taken] = []
+        with self._door:
+            try:
+                return self._run_on_gpu(self._described(feeds, taken))
+            finally:
+                for each in taken:
+                    each.release()
+
+    def _described(self, feeds: Mapping[str, Any], taken: list[dlpack.Taken]) -> dict[str, Any]:
+        """The feeds, all with __cuda_array_interface__; `taken` holds what must be released."""
+        described = dict(feeds)
+        for name, given in feeds.items():
+            by_interface = hasattr(given, "__cuda_array_interface__")
+            if not by_interface and (dlpack.is_capsule(given) or hasattr(given, "__dlpack__")):
+                self._gpu.activate()
+                taken.append(dlpack.take(name, given, LEGACY_STREAM))
+                described[name] = taken[-1]
+                self._gpu.wait_for(LEGACY_STREAM)
+        return described
+
+    def _run_on_gpu(self, feeds: Mapping[str, Any]) -> dict[str, GpuArray]:
+        pointers, batch = check_gpu_arrays(feeds, self._inputs)
+        if not self._least <= batch <= self.batch:
+            raise ShapeError(f"the engine takes {self._least} to {self.batch} images at once, got {batch}")
+        self._gpu.activate()
+        for each in feeds.values():
+            if stream := stream_of(each.__cuda_array_interface__):
+                self._gpu.wait_for(stream)
+        made: dict[str, GpuArray] = {}
+        lane = self._lanes.get()
+        try:
+            for port in self._outputs:
+                memory = Memory(port.bytes(batch))
+                made[port.name] = GpuArray(self._gpu, memory, port.of(batch), port.dtype)
+                pointers[port.name] = memory.pointer
+            lane.run_on_gpu(pointers, batch)
+        except BaseException:
+            with suppress(EngineError):
+                lane.stream.wait()  # what has begun may still write
+            for each in made.values():
+                each.free()
+            raise
+        finally:
+            self._lanes.put(lane)
+        return made
 
     def _free(self) -> None:
         self._gpu.activate()
         for _ in range(self.streams):
             self._lanes.get().free()
         self._held = ()
-
-
-def check_gpu_arrays(feeds: Mapping[str, Any], inputs: Sequence[Port]) -> tuple[dict[str, int], int]:
-    """Where they lie, and how many images they are."""
-    if set(feeds) != {port.name for port in inputs}:
-        raise ShapeError(f"inputs {sorted(port.name for port in inputs)} are wanted, got {sorted(feeds)}")
-    pointers, batches = {}, set()
-    for port in inputs:
-        said = getattr(feeds[port.name], "__cuda_array_interface__", None)
-        if said is None:
-            raise ShapeError(f"{port.name} must be an array on the GPU, got {type(feeds[port.name]).__name__}")
-        shape, dtype = tuple(said["shape"]), np.dtype(said["typestr"])
-        if dtype != port.dtype or len(shape) != len(port.shape) or shape != port.of(shape[0]):
-            wanted = Input((None, *port.shape[1:]), port.dtype.name)
-            raise ShapeError(f"{port.name} must be {wanted}, got {dtype} {list(shape)}")
-        if said.get("strides") not in (None, _strides(shape, dtype.itemsize)):
-            raise ShapeError(f"{port.name} must be C-contiguous on the GPU")
-        pointers[port.name] = int(said["data"][0])
-        batches.add(shape[0])
-    if len(batches) != 1 or 0 in batches:
-        raise ShapeError("the inputs have different batches, or none")
-    return pointers, batches.pop()
-
-
-def _strides(shape: Sequence[int], size: int) -> tuple[int, ...]:
-    strides = [size]
-    for side in reversed(shape[1:]):
-        strides.append(strides[-1] * side)
-    return tuple(reversed(strides))

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from cluinfer.errors import EngineError
 
 Profile = tuple[int, int, int]
+MOST = 1 << 16  # images of a call
 _WANTED = "wanted a number of images such as 8, or MIN:OPT:MAX such as 1:8:64"
 
 
@@ -42,6 +43,6 @@ def parse_batch(text: str) -> tuple[int, Profile | None]:
         raise EngineError(f"--batch {text:.60}: {_WANTED}") from error
     if len(numbers) == 1:
         return numbers[0], None
-    if len(numbers) != 3 or not 1 <= numbers[0] <= numbers[1] <= numbers[2] <= 1 << 16:
+    if len(numbers) != 3 or not 1 <= numbers[0] <= numbers[1] <= numbers[2] <= MOST:
         raise EngineError(f"--batch {text:.60}: {_WANTED}, in rising order")
     return numbers[1], (numbers[0], numbers[1], numbers[2])

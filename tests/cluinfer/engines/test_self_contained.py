@@ -91,7 +91,7 @@ def test_what_is_no_onnx(graph: bytes) -> None:
     assert message(graph) == DAMAGED
 
 
-@pytest.mark.parametrize("name", ["openvino", "ort"])
+@pytest.mark.parametrize("name", ["openvino", "ort", "trt"])
 def test_no_engine_reads_another_file(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """OpenVINO did, from the working folder: what lay there came out as logits."""
     (tmp_path / "weights.bin").write_bytes(np.full(6, 7, np.float32).tobytes())

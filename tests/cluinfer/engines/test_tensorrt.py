@@ -22,9 +22,9 @@ from cluinfer.engines import Options, blob, get_engine
 from cluinfer.engines.base import Array
 from cluinfer.engines.tensorrt import choose_plugins, unfit
 from cluinfer.engines.trt import builder, timing_cache
+from cluinfer.engines.trt.arrays import Port, check_gpu_arrays, stream_of
 from cluinfer.engines.trt.gpu import check_driver
 from cluinfer.engines.trt.precision import check_types
-from cluinfer.engines.trt.session import Port, check_gpu_arrays
 from cluinfer.engines.trt.settings import Settings, parse_batch
 from cluinfer.errors import EngineError, MissingPackageError, ShapeError
 
@@ -193,17 +193,23 @@ class OnGpu:
     shape: tuple[int, ...] = (2, 3, 4, 5)
     typestr: str = "<f4"
     strides: tuple[int, ...] | None = None
+    pointer: int = 4096
+    mask: object = None
 
     @property
     def __cuda_array_interface__(self) -> dict[str, Any]:
         held = {"shape": self.shape, "typestr": self.typestr, "strides": self.strides}
-        return {**held, "data": (4096, False), "version": 3}
+        return {**held, "data": (self.pointer, False), "version": 3, "mask": self.mask}
 
 
 def test_arrays_that_lie_on_the_gpu() -> None:
     assert PORTS[0].bytes(2) == 480
     assert check_gpu_arrays({"image": OnGpu()}, PORTS) == ({"image": 4096}, 2)
     assert check_gpu_arrays({"image": OnGpu(strides=(240, 80, 20, 4))}, PORTS) == ({"image": 4096}, 2)
+    one = OnGpu(shape=(1, 3, 4, 5), strides=(7, 80, 20, 4))  # a side of one steps nowhere
+    assert check_gpu_arrays({"image": one}, PORTS) == ({"image": 4096}, 1)
+    said = [{"version": 2}, {"version": 3}, {"version": 3, "stream": None}, {"version": 3, "stream": 2}, {}]
+    assert [stream_of(each) for each in said] == [1, 0, 0, 2, 1]
 
 
 @pytest.mark.parametrize(
@@ -215,6 +221,8 @@ def test_arrays_that_lie_on_the_gpu() -> None:
         ({"image": OnGpu(typestr="<f2")}, r"got float16 \[2, 3, 4, 5\]"),
         ({"image": OnGpu(strides=(4, 80, 20, 240))}, "C-contiguous"),
         ({"image": OnGpu(shape=(0, 3, 4, 5))}, "different batches, or none"),
+        ({"image": OnGpu(pointer=0)}, "at address 0"),
+        ({"image": OnGpu(mask=OnGpu())}, "has a mask"),
         ({"picture": OnGpu()}, r"inputs \['image'\] are wanted, got \['picture'\]"),
     ],
 )
@@ -309,3 +317,60 @@ def test_every_name_of_the_driver_is_in_cuda_bindings() -> None:
             if part.startswith("CU_DEVICE_ATTRIBUTE"):
                 held = getattr(driver, kinds["kinds"])
             held = getattr(held, part)
+
+
+def test_what_was_compiled_elsewhere_is_compiled_alike() -> None:
+    engine, options = get_engine("trt"), Options(batch=2)
+    changed = {"profile": [1, 2, 8], "plugins": False, "hardware_compatible": True}
+    head = blob.seal("trt", {**HEAD, **changed}, b"")
+    assert engine.as_compiled(head, options).own == Settings((1, 2, 8), False, hardware_compatible=True)
+    older = blob.seal("trt", {**HEAD, **changed, "tensorrt": "8.6.1"}, b"")  # which has no plugins to be asked for
+    own = engine.as_compiled(older, options).own
+    assert isinstance(own, Settings) and own.plugins is None
+    for strange in (b"", b"x", blob.seal("trt", {**HEAD, "profile": [1, 1, 1 << 30]}, b"")):
+        assert engine.as_compiled(strange, options) == options
+    with pytest.raises(EngineError, match="no right profile"):
+        engine.load(strange, Options())
+
+
+@dataclass
+class Tensor86:
+    name: str
+    dtype: str
+
+
+class Layer86:
+    """What TensorRT 8.6 shows of a layer."""
+
+    def __init__(self, kind: str, inputs: list[Tensor86 | None], output: str) -> None:
+        self.type, self.inputs, self.output = kind, inputs, Tensor86(output, "float32")
+        self.num_inputs, self.precision = len(inputs), ""
+
+    def get_input(self, number: int) -> Tensor86 | None:
+        return self.inputs[number]
+
+    def get_output(self, number: int) -> Tensor86:
+        return self.output
+
+
+def test_before_10_layers_are_held_to_their_types_but_not_those_of_int8() -> None:
+    class Names:
+        def __getattr__(self, name: str) -> str:
+            return name
+
+    trt = types.SimpleNamespace(LayerType=Names(), BuilderFlag=Names(), float32="float32", float16="float16")
+    single, half = Tensor86("x", "float32"), Tensor86("h", "float16")
+    pair = Layer86("DEQUANTIZE", [Tensor86("q", "int8")], "back")
+    layers = [
+        *(pair, Layer86("CONVOLUTION", [pair.output, None], "a"), Layer86("ELEMENTWISE", [single, pair.output], "b")),
+        *(
+            Layer86("CONVOLUTION", [half], "c"),
+            Layer86("MATRIX_MULTIPLY", [single], "d"),
+            Layer86("SHAPE", [half], "e"),
+        ),
+    ]
+    flags: list[str] = []
+    network = types.SimpleNamespace(num_layers=len(layers), get_layer=lambda number: layers[number])
+    builder._set_types(trt, network, types.SimpleNamespace(set_flag=flags.append), "int8")
+    assert flags == ["FP16", "INT8", "OBEY_PRECISION_CONSTRAINTS"]
+    assert [layer.precision for layer in layers] == ["", "", "", "float16", "float32", ""]

@@ -62,6 +62,37 @@ def test_results(told: dict[str, Any]) -> None:
     assert told["padded"] == [1, 1, 0, 0]
 
 
+def test_a_run_taken_apart(told: dict[str, Any]) -> None:
+    recorded, plain = told["stages"], told["stages without graphs"]
+    assert 0 < recorded.pop("enqueue") < 1 and 0 < recorded.pop("enqueue, not recorded") < 1
+    assert 0 < plain.pop("enqueue") < 1
+    alone = {"copy in": 0.001, "gpu": 0.001, "copy out": 0.001}  # events of the stand-in are a millisecond apart
+    assert recorded == {**alone, "gpu, with transfers": 0.001}
+    assert plain == alone
+    assert (told["notes"], told["notes without graphs"]) == ({"CUDA graph": "on"}, {"CUDA graph": "off"})
+
+
+def test_arrays_wait_for_the_stream_that_they_name(told: dict[str, Any]) -> None:
+    assert told["waits"] == [1, 0, 0, 1, 2]  # before version 3 nobody says: the default stream
+
+
+def test_arrays_by_dlpack(told: dict[str, Any]) -> None:
+    found = told["by dlpack"]
+    assert found["same"] is True
+    assert found["taken twice"] == "image is no DLPack capsule, or one that was taken already"
+    assert found["given twice"] == found["freed"] == "the array was freed, or given away by __dlpack__"
+    assert found["wrong shape"] == "image must be float32 [?, 3, 2, 2], got float32 [1, 9]"
+    assert told["alive after dlpack"] == 0
+
+
+def test_too_little_memory(told: dict[str, Any]) -> None:
+    advice = ": build it for a smaller largest batch, or ask for fewer streams"
+    assert told["too little memory"].startswith("the GPU has no 0 MiB left: CUDA_ERROR_OUT_OF_MEMORY")
+    assert told["too little memory"].endswith(advice)
+    assert told["no room for outputs"].startswith("the GPU has no")
+    assert (told["alive after no room"], told["right after no room"]) == (0, True)
+
+
 def test_errors(told: dict[str, Any]) -> None:
     assert told["fails"] == "TensorRT cannot run the engine: its log says why"
     assert told["works again"] is True
