@@ -21,6 +21,7 @@ from cluinfer.calibration import trt_rules
 from cluinfer.cli import main
 from cluinfer.engines import Options, get_engine
 from cluinfer.errors import EngineError
+from cluinfer.timing import Plan
 
 observe = importlib.import_module("cluinfer.calibration.observe")
 
@@ -35,6 +36,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for number in range(6):
         Image.fromarray(random.integers(0, 256, (40, 50, 3), np.uint8)).save(tmp_path / "pictures" / f"{number}.png")
     monkeypatch.chdir(tmp_path)
+    short = Plan(warm_up=0.01, seconds=0.2, runs=5)
+    monkeypatch.setattr(importlib.import_module("cluinfer.build"), "LATENCY", short)
+    monkeypatch.setattr(importlib.import_module("cluinfer.calibration.speed"), "PLAN", short)
     return tmp_path
 
 
