@@ -58,7 +58,7 @@ def test_margins_are_those_of_the_definition(alpha: float, beta: float, sigmoid:
     np.testing.assert_array_equal(outputs[name].reshape(3, 20)[clear], ids[clear])
 
 
-@pytest.mark.parametrize("family", ["fec", "cluenet", "coc"])
+@pytest.mark.parametrize("family", ["fec", "cluenet"])
 def test_each_clustering_once_whatever_was_exported(family: str) -> None:
     proto, bare = cases.graph(family), onnx.ModelProto()
     bare.CopyFrom(proto)
