@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from cluinfer.errors import CluinferError
-from cluinfer.plot import Bar, Panel, draw_bars
+from cluinfer.plot import Bar, Dot, Panel, draw_bars, draw_dots
 
 PANEL = Panel("latency", "ms", "fastest run to 95 %", [Bar("a.clu", 2.0, 1.9, 2.5), Bar("b.onnx", 3.0, 2.8, 3.1)])
 
@@ -57,3 +57,15 @@ def test_where_no_picture_can_go(tmp_path: Path, name: str, message: str) -> Non
     with pytest.raises(CluinferError) as error:
         draw_bars(tmp_path / name, [PANEL])
     assert str(error.value) == f"{tmp_path / name}: {message}"
+
+
+def test_dots_and_the_level_that_they_are_to_reach(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    draw_dots(
+        tmp_path / "dots.png", [Dot("a", 1, 97, 0.9, 1.2), Dot("b", 2, 99, 1.9, 2.2, chosen=True)], "ms", "%", level=98
+    )
+    with Image.open(tmp_path / "dots.png") as picture:
+        colours = {colour for _, colour in picture.convert("RGB").getcolors(1 << 20) or []}
+    assert {(0x44, 0x77, 0xAA), (0xCC, 0x66, 0x77)} <= colours
+    with pytest.raises(CluinferError, match="wanted a picture's name ending in"):
+        draw_dots(tmp_path / "dots.txt", [], "", "")
