@@ -132,9 +132,7 @@ class Clusters(Mapping[str, ClusterMap]):
 
 def stretch(array: NDArray[Any], size: Pair) -> NDArray[Any]:
     """The last two dimensions in another size: each place takes what lies under its middle, exactly."""
-    wanted = tuple(size) if isinstance(size, tuple | list) else ()
-    if len(wanted) != 2 or not all(isinstance(side, int | np.integer) and side >= 1 for side in wanted):
-        raise ShapeError(f"wanted a size of (rows, columns), got {size!r:.60}")
+    wanted = draw.checked_size(size)
     rows, columns = (
         (2 * np.arange(side) + 1) * points // (2 * side) for side, points in zip(wanted, array.shape[-2:], strict=True)
     )

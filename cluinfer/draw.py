@@ -13,6 +13,7 @@ Rules:
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
@@ -42,7 +43,10 @@ _FROM_ZERO = "440154 482878 3e4989 31688e 26828e 1f9e89 35b779 6ece58 b5de2b fde
 _AROUND_ZERO = "053061 2166ac 4393c3 92c5de d1e5f0 f7f7f7 fddbc7 f4a582 d6604d b2182b 67001f"
 
 _EDGE = (255, 255, 255)
+_READ = 1024  # characters of a title that are read; no more have room
 _INK, _PAPER = (32, 33, 36), (255, 255, 255)
+MAX_SIDE, MAX_PIXELS = 1 << 14, 1 << 28  # of a picture or a map in another size
+
 _SCALE_ROOM = 96  # a picture with a shorter side is too small for a scale
 
 
@@ -159,6 +163,17 @@ def grid(pictures: Sequence[Image.Image], titles: Sequence[str] = (), columns: i
     return made
 
 
+def checked_size(size: Any) -> Size:
+    """The size as two plain numbers, neither of them nor their product larger than memory and reason allow."""
+    sides = tuple(size) if isinstance(size, tuple | list) else ()
+    if len(sides) != 2 or not all(isinstance(side, int | np.integer) and side >= 1 for side in sides):
+        raise ShapeError(f"wanted a size of (rows, columns), got {size!r:.60}")
+    rows, columns = int(sides[0]), int(sides[1])
+    if max(rows, columns) > MAX_SIDE or rows * columns > MAX_PIXELS:
+        raise ShapeError(f"wanted a size of up to {MAX_SIDE} a side, got {str(rows):.20} x {str(columns):.20}")
+    return rows, columns
+
+
 def _checked(array: Array, what: str) -> Array:
     if array.ndim != 2 or not array.size:
         raise ShapeError(f"{what} to paint must be [rows, columns], not empty, got {list(array.shape)}")
@@ -176,10 +191,8 @@ def _grey(picture: Image.Image, size: Size | None) -> Image.Image:
     picture = picture.convert("RGB").convert("L")
     if size is None:
         return picture.convert("RGB")
-    sides = tuple(size) if isinstance(size, tuple | list) else ()
-    if len(sides) != 2 or not all(isinstance(side, int | np.integer) and side >= 1 for side in sides):
-        raise ShapeError(f"wanted a size of (rows, columns), got {size!r:.60}")
-    return picture.resize((int(sides[1]), int(sides[0])), Image.Resampling.BICUBIC).convert("RGB")
+    rows, columns = checked_size(size)
+    return picture.resize((columns, rows), Image.Resampling.BICUBIC).convert("RGB")
 
 
 def _hiding(opacity: float, signed: bool) -> list[int]:
@@ -274,12 +287,11 @@ def _draw_scale(picture: Image.Image, colors: Colors, low: float, high: float) -
 
 def _fitted(text: str, font: Any, width: int) -> str:
     """The text in one line, cut to the width."""
-    text = " ".join(text.split())
-    if _text_size(text, font)[0] <= width:
-        return text
-    while text and _text_size(f"{text}…", font)[0] > width:
-        text = text[:-1]
-    return f"{text}…" if text else ""
+    words = " ".join(text[:_READ].split())
+    if len(text) <= _READ and _text_size(words, font)[0] <= width:
+        return words
+    kept = bisect_right(range(1, len(words) + 1), width, key=lambda end: _text_size(f"{words[:end]}…", font)[0])
+    return f"{words[:kept]}…" if kept else ""
 
 
 def _text_size(text: str, font: Any) -> tuple[int, int]:

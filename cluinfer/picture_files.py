@@ -46,8 +46,12 @@ def _is(what: Callable[[], bool]) -> bool:
 
 
 def _below(folder: Path) -> list[Path]:
-    files = []
-    for parent, folders, names in os.walk(folder):
+    files: list[Path] = []
+
+    def refuse(error: OSError) -> None:
+        raise PictureError(f"{error.filename}: wanted a folder to look for pictures in: {error.strerror}") from error
+
+    for parent, folders, names in os.walk(folder, onerror=refuse):
         folders[:] = [name for name in folders if not name.startswith(".")]
         files += [Path(parent, name) for name in names if not name.startswith(".")]
     return sorted(files)

@@ -227,6 +227,7 @@ class Prediction:
             advice = "export the model with --evidence K" if name == EVIDENCE else "ICASC models have it"
             raise NotShownError(f"this model shows no {what}; {advice}")
         under = self._view.under(picture)
+        options = {"signed": name == EVIDENCE, **options}  # shares are for or against, even if none is negative
         painted = [draw.overlay_heat(values, under, **options) for values in self._outputs[name]]
         titles = [self._name(int(index)) for index in self._outputs[classes]]
         return draw.grid(painted, titles) if len(painted) > 1 else painted[0]

@@ -327,12 +327,13 @@ def test_overlays() -> None:
     assert same(found.overlay("stage1", head=1, opacity=0.2), found.clusters["stage1"].overlay(head=1, opacity=0.2))
     assert same(found.overlay("network.1"), found.clusters["pool1"].overlay())
     assert same(found.overlay("segments"), draw.overlay_clusters(found.segments(), CROP))
-    heat = [draw.overlay_heat(values, CROP) for values in found.evidence]
+    heat = [draw.overlay_heat(values, CROP, signed=True) for values in found.evidence]
     assert same(found.overlay("evidence"), draw.grid(heat, ["dog", "fox"]))
     looks = one(ICASC)
     assert looks.attention is not None
     for what, maps in (("attention", looks.attention.last), ("attention/inner", looks.attention.inner)):
-        assert same(looks.overlay(what), draw.grid([draw.overlay_heat(m, CROP) for m in maps], ["1", "3"]))
+        heat = [draw.overlay_heat(values, CROP, signed=False) for values in maps]
+        assert same(looks.overlay(what), draw.grid(heat, ["1", "3"]))
 
 
 def test_what_is_painted_by_default() -> None:
@@ -364,7 +365,7 @@ def test_classes_without_a_name_are_painted_too() -> None:
     """A lying graph may show class -1 or one beyond the names."""
     found = one(evidence_classes=np.array([[-1, 4]], np.int32))
     assert found.evidence is not None
-    heat = [draw.overlay_heat(values, CROP) for values in found.evidence]
+    heat = [draw.overlay_heat(values, CROP, signed=True) for values in found.evidence]
     assert same(found.overlay("evidence"), draw.grid(heat, ["-1", "4"]))
 
 
