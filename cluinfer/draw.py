@@ -170,7 +170,7 @@ def checked_size(size: Any) -> Size:
         raise ShapeError(f"wanted a size of (rows, columns), got {size!r:.60}")
     rows, columns = int(sides[0]), int(sides[1])
     if max(rows, columns) > MAX_SIDE or rows * columns > MAX_PIXELS:
-        raise ShapeError(f"wanted a size of up to {MAX_SIDE} a side, got {str(rows):.20} x {str(columns):.20}")
+        raise ShapeError(f"wanted a size of up to {MAX_SIDE} a side, got {rows!s:.20} x {columns!s:.20}")
     return rows, columns
 
 
