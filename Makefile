@@ -12,7 +12,7 @@ TESTS ?=
 PYTEST_ARGS ?=
 
 VENV := .venv
-EXTRAS := export,openvino,plot,docs,dev
+EXTRAS := export,openvino,plot,ray,docs,dev
 DEMO_VENV := .venv-demo
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check

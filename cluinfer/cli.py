@@ -31,6 +31,8 @@ _EXTRA_OF = {
     "onnxscript": "export",
     "openvino": "openvino",
     "polygraphy": "export",
+    "pyarrow": "ray",
+    "ray": "ray",
     "rich": "export",
     "safetensors": "export",
     "tensorrt": "trt",

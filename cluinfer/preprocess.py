@@ -16,6 +16,7 @@ Rules:
 
 from __future__ import annotations
 
+import io
 import math
 import os
 import stat
@@ -115,15 +116,25 @@ def open_picture(picture: Picture) -> Image.Image:
 def _from_file(path: str) -> Image.Image:
     name = path if path.isprintable() else repr(path)
     with _opened(path, name) as file:
-        try:
-            image = Image.open(file)
-        except UnidentifiedImageError as error:
-            raise PictureError(f"{name}: wanted a picture, found a file of no format that Pillow reads") from error
-        except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-            raise PictureError(f"{name}: {_TOO_LARGE}") from error
-        except Exception as error:
-            raise PictureError(f"{name}: {_DAMAGED}: {_line(error)}") from error
-        return _rgb(image, name)
+        return _rgb(_identified(file, name), name)
+
+
+def open_bytes(content: bytes, name: str = "the picture") -> Image.Image:
+    """The content of a picture's file as a picture that is decoded when it is needed."""
+    if not content:
+        raise PictureError(f"{name}: wanted a picture, found an empty file")
+    return _identified(io.BytesIO(content), name)
+
+
+def _identified(file: BinaryIO, name: str) -> Image.Image:
+    try:
+        return Image.open(file)
+    except UnidentifiedImageError as error:
+        raise PictureError(f"{name}: wanted a picture, found a file of no format that Pillow reads") from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise PictureError(f"{name}: {_TOO_LARGE}") from error
+    except Exception as error:
+        raise PictureError(f"{name}: {_DAMAGED}: {_line(error)}") from error
 
 
 def _opened(path: str, name: str) -> BinaryIO:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cluinfer.commands import predict_ray
 from cluinfer.errors import CluinferError
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ def declare(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--threads", type=int, metavar="N", help="default: the engine's choice")
     parser.add_argument("--json", action="store_true", help="print a JSON object instead of lines")
+    predict_ray.declare(parser)
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,11 @@ class _Seen:
 
 def run(arguments: argparse.Namespace) -> int:
     """Predict; a picture that cannot be served is reported in its place, and by the exit code."""
+    if arguments.ray is not None:
+        return predict_ray.run(arguments)
+    for name in ("output", "columns", "rows", "gpus"):
+        if getattr(arguments, name):
+            raise CluinferError(f"--{name} goes with --ray: give that too")
     from cluinfer.commands.terminal import DONE, FAULTY, print_json, warnings_as_lines
     from cluinfer.picture_files import find_pictures
     from cluinfer.runtime import Runtime
