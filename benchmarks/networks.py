@@ -4,8 +4,8 @@
     python -m benchmarks.gpu --beside torch.json tensorrt86.json
 
 A network that clusters is the published formulation with the checkpoint's weights, since torch.compile cannot look into
-our operators. Inputs are the same scenes, on the device already; float16 is `.half()`, the similarities included. `equal`
-is the share of points in the cluster that float32 puts them in, of eager PyTorch in the same precision.
+our operators. Inputs are the same scenes, already there; float16 is `.half()`, similarities included. `equal` is the
+share of points in the cluster that float32 puts them in, of eager PyTorch in the same precision.
 """
 
 from __future__ import annotations
