@@ -44,6 +44,19 @@ def test_the_trained_example_keeps_its_clusters(kept: Kept) -> None:
     assert 0.3 < overall.clear / overall.points < 1  # type: ignore[operator]
 
 
+def test_so_does_what_is_emitted_for_tensorrt(measure: Measure) -> None:
+    """The rest in fp16, as build and --emit-only make it."""
+    overall = measure(to_half(example.calibrated().graph)).fidelity.overall
+    assert overall.agreement >= 0.95
+    assert overall.clear_agreement is not None and overall.clear_agreement >= 0.99
+
+
+def test_the_other_example_too() -> None:
+    overall = example.calibrated("cluenet").kept.fidelity.overall
+    assert overall.agreement >= 0.95
+    assert overall.clear_agreement is not None and overall.clear_agreement >= 0.99
+
+
 def test_and_its_accuracy() -> None:
     images, labels = example.held_back()
     right = [
