@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 from typing import Protocol
 
-from cluinfer.commands import archs, bench, build, calibrate, doctor, export, inspect, predict, verify
+from cluinfer.commands import archs, bench, build, calibrate, doctor, export, inspect, package, predict, verify
 
 
 class Command(Protocol):
@@ -32,6 +32,7 @@ COMMANDS: dict[str, Command] = {
     "verify": verify,
     "export": export,
     "calibrate": calibrate,
+    "package": package,
     "archs": archs,
     "doctor": doctor,
 }

@@ -143,6 +143,12 @@ class TensorRTEngine(Engine):
         return TensorRTSession(here, (engine, runtime, log), [*inputs, *outputs], len(inputs), profile, lanes)
 
 
+def plan(blob: bytes) -> tuple[bytes, Profile]:
+    """TensorRT's own engine, which needs nothing of ours, and the batches it takes: at least, at best, at most."""
+    head, content = blobs.unseal(TensorRTEngine.name, blob, _KINDS)
+    return content, _profile(head["profile"])
+
+
 def choose_plugins(version: builder.Version, asked: bool | None) -> bool:
     """Whether the operators become plugins: where TensorRT has them, unless asked otherwise."""
     able = version >= builder.PLUGINS
