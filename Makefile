@@ -12,8 +12,10 @@ TESTS ?=
 PYTEST_ARGS ?=
 
 VENV := .venv
-EXTRAS := export,openvino,plot,ray,docs,dev
+EXTRAS := export,openvino,plot,ray,triton,docs,dev
 DEMO_VENV := .venv-demo
+# The server that tests start. Without its dependencies: it asks for NumPy 1, which only its own Python side needs.
+TRITON_SERVER := "nvidia-pytriton==0.7.0; sys_platform == 'linux' and platform_machine == 'x86_64'"
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
@@ -71,4 +73,5 @@ $(VENV)/packages.stamp: pyproject.toml constraints.txt
 	$(PIP) install --quiet --constraint constraints.txt cmake ninja scikit-build-core
 	$(PIP) install --quiet --constraint constraints.txt --no-build-isolation \
 	  --config-settings=wheel.cmake=false '.[$(EXTRAS)]'
+	$(PIP) install --quiet --no-deps $(TRITON_SERVER)
 	@touch $@

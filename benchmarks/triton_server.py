@@ -27,7 +27,7 @@ def missing() -> str:
     """Why no server can be started here; empty if one can."""
     for module in ("tritonclient", "pytriton"):
         if find_spec(module) is None:
-            return f"{module} is not installed: pip install 'cluinfer[triton,triton-server]'"
+            return f"{module} is not installed: pip install 'cluinfer[triton]'; pip install --no-deps nvidia-pytriton"
     return "" if _stub().is_file() else f"nvidia-pytriton has no Python backend for Python {_python()}"
 
 

@@ -81,7 +81,9 @@ def test_metadata(wheel: Path) -> None:
     assert metadata["Version"] == cluinfer.__version__
     assert metadata["License-Expression"] == "Apache-2.0"
     assert [r.partition(">")[0] for r in requirements if "extra ==" not in r] == ["numpy", "pillow"]
-    assert set(metadata.get_all("Provides-Extra", [])) == {"export", "openvino", "ort", "plot", "trt", "docs", "dev"}
+    assert set(metadata.get_all("Provides-Extra", [])) == {
+        *("export", "openvino", "ort", "trt", "plot", "ray", "triton", "docs", "dev")
+    }
     assert "cluinfer = cluinfer.cli:main" in entry_points
 
 

@@ -105,7 +105,7 @@ class _Lent:
 
 
 def _given(name: str, array: Any, kind: Any) -> Any:
-    """An output. Through DLPack: the backend itself reads arrays as NumPy 1 had them, in those of 2 it finds nothing."""
+    """An output. Through DLPack: the backend takes arrays to be of NumPy 1, and finds no bytes in those of 2."""
     lent = _Lent(np.require(array, kind, ("C", "W")))
     made = triton.Tensor.from_dlpack(name, lent)
     _rename(lent.capsule, b"used_dltensor")  # the backend calls it used_dlpack, of which NumPy complains

@@ -29,7 +29,7 @@ def test_what_works_here(capsys: pytest.CaptureFixture[str]) -> None:
     assert held["machine"]["cores"] >= 1
     parts = {each["name"]: each for each in held["parts"]}
     assert parts["openvino"]["works"] is True
-    assert parts["openvino"]["what"].endswith("; fp32, bf16")
+    assert parts["openvino"]["what"].endswith("; fp32, bf16, int8")
     assert f"openvino {version('openvino')}" in parts["openvino"]["what"]
     assert parts["trt"] == {
         "kind": "engine",

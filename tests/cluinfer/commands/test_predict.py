@@ -111,6 +111,9 @@ def test_against_another(
         "flips": 0,
         "agreement": 1.0,
         "fair_agreement": 1.0,
+        "clear": None,
+        "clear_agreement": None,
+        "heads": [],
     }
 
 

@@ -236,7 +236,7 @@ def test_blobs_that_do_not_fit_are_refused() -> None:
 
 
 def test_precisions_that_are_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(EngineError, match="has precisions fp32, bf16, got 'int3'"):
+    with pytest.raises(EngineError, match="has precisions fp32, bf16, int8, got 'int3'"):
         ENGINE.compile(small("fec"), Options(precision="int3"))
     monkeypatch.setattr(module, "_computes_bf16", lambda: False)
     with pytest.raises(EngineError, match=r"this CPU does not compute in bf16.*choose fp32"):

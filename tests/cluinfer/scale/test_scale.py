@@ -74,12 +74,16 @@ def test_pictures_in_every_form_are_what_the_runtime_says(built_model: BuiltMode
             assert row["error"] is None
             assert list(row["classes"]) == [each.index for each in best]
             assert list(row["names"]) == [each.name for each in best]
-            np.testing.assert_array_equal(row["scores"], np.float32([each.probability for each in best]))
-            np.testing.assert_array_equal(row["logits"], prediction.logits)
+            np.testing.assert_allclose(
+                row["scores"], np.float32([each.probability for each in best]), rtol=1e-5, atol=1e-6
+            )
+            np.testing.assert_allclose(row["logits"], prediction.logits, rtol=1e-5, atol=1e-6)
             for each in maps:
                 column = f"clusters/{each.alias or each.layer}"
                 np.testing.assert_array_equal(layout[column].array(row[column]), prediction.clusters[each.layer].ids)
-            np.testing.assert_array_equal(layout["evidence"].array(row["evidence"]), prediction.evidence)
+            np.testing.assert_allclose(
+                layout["evidence"].array(row["evidence"]), prediction.evidence, rtol=1e-5, atol=1e-6
+            )
             np.testing.assert_array_equal(row["evidence_classes"], prediction.evidence_classes)
 
 
