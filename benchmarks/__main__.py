@@ -1,4 +1,4 @@
-"""Measurements that can be repeated: `cpu`, `int8`, `overhead`, `report`, `soak`; each has its own --help."""
+"""Measurements that can be repeated: `cpu`, `int8`, `overhead`, `report`, `scale`, `soak`; each has its own --help."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import argparse
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     commands = parser.add_subparsers(required=True)
-    from benchmarks import cpu, int8, overhead, report, soak
+    from benchmarks import cpu, int8, overhead, report, scale, soak
 
-    modules = {"cpu": cpu, "int8": int8, "overhead": overhead, "report": report, "soak": soak}
-    for name, module in modules.items():
+    for module in (cpu, int8, overhead, report, scale, soak):
+        name = module.__name__.rpartition(".")[2]
         command = commands.add_parser(name, help=module.__doc__, description=module.__doc__)
         module.add_arguments(command)
         command.set_defaults(run=module.run)

@@ -1,6 +1,8 @@
 """The CUDA kernels on the GPU here, against PyTorch's eager and compiled operators and the floor that memory sets.
 
     python -m benchmarks.gpu [--json results.json]
+    python -m benchmarks.gpu --networks CHECKPOINT ... [--json torch.json]      whole networks in PyTorch: networks.py
+    python -m benchmarks.gpu --beside torch.json tensorrt86.json                those results in one table
 
 Needs cluinfer[trt] without TensorRT itself, and a PyTorch with CUDA. The floor: every input read once and every output
 written once, at the bandwidth that a copy of 1 GiB reaches here. Times are medians of CUDA events, each over as many
@@ -17,6 +19,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from benchmarks import networks
 from cluinfer.engines.trt.gpu import gpu
 from cluinfer.engines.trt.launch import Loaded
 from cluinfer.native.cuda import Kernel, Shape, assign, gather, scatter
@@ -27,9 +30,23 @@ ROUNDS, WINDOW = 15, 0.020
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, help="where to write the results")
+    parser.add_argument("--networks", type=Path, nargs="+", help="checkpoints to time whole in PyTorch")
+    parser.add_argument("--beside", type=Path, nargs="+", help="results of whole networks to put in one table")
+    parser.add_argument("--batches", type=int, nargs="+", default=networks.BATCHES, help="of --networks (1 8 64)")
+    parser.add_argument("--seconds", type=float, default=networks.SECONDS, help="each of --networks is timed (3)")
+    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="of --networks (cuda)")
     arguments = parser.parse_args()
+    if arguments.beside:
+        print(networks.beside(arguments.beside))
+        return
+    if arguments.networks:
+        found = networks.measure(arguments.networks, arguments.batches, arguments.device, arguments.seconds)
+        if arguments.json:
+            arguments.json.write_text(json.dumps(found, indent=1))
+        print(networks.table([found]))
+        return
     import torch
 
     gpu().activate()

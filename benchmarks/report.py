@@ -62,7 +62,7 @@ def measure(rounds: int) -> dict[str, Any]:
     named = [(f"{i}.jpg", each) for i, each in enumerate(made())]
     promise = fec_small()
     one, whole = named[0][1], picture(0)
-    size = {"size": (SIDE, SIDE)}
+    size: dict[str, Any] = {"size": (SIDE, SIDE)}
     overlays: dict[str, Call] = {
         "stage1, a head": lambda: one.overlay("stage1", head=0, **size),
         "stage4, a head": lambda: one.overlay("stage4", head=0, **size),
@@ -126,7 +126,8 @@ def _near(pool: ClusterOutput, rng: np.random.Generator) -> np.ndarray[Any, Any]
     """Ids of the centre over each point, or one beside it."""
     places = np.indices(pool.size)[:, None] // 2 + rng.integers(-1, 2, (2, PICTURES, *pool.size))
     row, column = places.clip(0, pool.grid[0] - 1)
-    return (row * pool.grid[1] + column).astype(np.int32)[:, None]
+    ids: np.ndarray[Any, Any] = (row * pool.grid[1] + column).astype(np.int32)[:, None]
+    return ids
 
 
 def picture(seed: int) -> Image.Image:

@@ -1,7 +1,8 @@
 """What a GPU machine needs to run whole networks through TensorRT 8.6, in one folder, made without a GPU.
 
     python -m benchmarks.tensorrt86 OUT examples/shapes/checkpoints/{fec,cluenet,icasc}.pt
-    sh OUT/run.sh STAGING/run86          on the GPU machine
+    sh OUT/run.sh STAGING/run86 | tee log                        on the GPU machine
+    python -m benchmarks.tensorrt86 OUT --log log --json tensorrt86.json   for benchmarks.gpu --beside
 
 For each model the graph in standard operators in fp32, fp16 and int8, inputs of batch 1, 8 and 64 with what the float32
 graph gives for them in ONNX Runtime, and run.sh, which builds, compares and times all of them by run_onnx.py: of an
@@ -12,6 +13,8 @@ examples/shapes; the rest of it is float32 in the file, since 8.6 takes half pre
 from __future__ import annotations
 
 import argparse
+import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -32,10 +35,17 @@ BATCHES = (1, 8, 64)
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path, help="the folder")
-    parser.add_argument("models", nargs="+", type=Path, help="checkpoints, or exported graphs")
+    parser.add_argument("models", nargs="*", type=Path, help="checkpoints, or exported graphs")
     parser.add_argument("--images", type=int, default=100, help="to calibrate on (100)")
     parser.add_argument("--batches", type=int, nargs="+", default=BATCHES)
+    parser.add_argument("--log", type=Path, help="what run.sh printed, to be turned into --json; makes nothing")
+    parser.add_argument("--json", type=Path, help="where to write what the log holds")
     arguments = parser.parse_args()
+    if bool(arguments.log) == bool(arguments.models) or bool(arguments.log) != bool(arguments.json):
+        parser.error("wanted models, or --log and --json")
+    if arguments.log:
+        arguments.json.write_text(json.dumps(read_log(arguments.log.read_text()), indent=1))
+        return
     arguments.out.mkdir(parents=True, exist_ok=True)
     commands = []
     for path in arguments.models:
@@ -50,6 +60,8 @@ def main() -> None:
                 for batch in arguments.batches
             ]
     head = '#!/bin/sh\n# $1: run86, where part_NN were unpacked\nhere=$(cd "$(dirname "$0")" && pwd)\n'
+    head += 'echo "machine $(nvidia-smi --query-gpu=name --format=csv,noheader | head -1)"\n'
+    head += 'echo "date $(date -u +%FT%TZ)"\n'
     (arguments.out / "run.sh").write_text(head + "\n".join(commands) + "\n")
     print(f"{arguments.out}: {len(commands)} runs; sh {arguments.out}/run.sh STAGING/run86")
 
@@ -63,6 +75,28 @@ def graphs(source: Source, images: int) -> Iterator[tuple[str, bytes]]:
         content = standard(graph.SerializeToString())
         trt_rules.demand(onnx.load_model_from_string(content))
         yield precision, content
+
+
+def read_log(text: str) -> dict[str, Any]:
+    """What run.sh printed, in the form that networks.measure gives; a run without a time failed and is left out."""
+    found: dict[str, Any] = {"machine": "?", "date": "?", "version": "TensorRT 8.6", "networks": []}
+    row: dict[str, Any] = {}
+    for line in text.splitlines():
+        if match := re.fullmatch(r"(machine|date) (.+)", line):
+            found[match[1]] = match[2]
+        elif match := re.fullmatch(r"(.+)\.(fp32|fp16|int8)\.onnx batch (\d+)", line):
+            row = {"network": match[1], "batch": int(match[3]), "engine": "TensorRT 8.6", "precision": match[2]}
+            row["equal"] = {}
+        elif row and (match := re.fullmatch(r"(clusters/\S+): ([\d.]+) equal", line)):
+            row["equal"][match[1]] = float(match[2])
+        elif row and (match := re.fullmatch(_TIME, line)):
+            median, p90, p99 = map(float, match.groups()[1:])
+            found["networks"].append({**row, "median_ms": median, "p90_ms": p90, "p99_ms": p99, "runs": int(match[1])})
+            row = {}
+    return found
+
+
+_TIME = r"GPU time, (\d+) runs: median ([\d.]+) ms, p90 ([\d.]+), p99 ([\d.]+)"
 
 
 def write_cases(folder: Path, name: str, source: Source, batches: list[int]) -> None:

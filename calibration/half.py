@@ -7,12 +7,10 @@ Rules:
 - So does all that comes before the first similarity: every later layer would see its rounding. (In a random CLUENet
   it moves 0.5 % of the points, all other layers together 0.2 %.) The residual, which starts there, is float32, too.
 - The input and the outputs keep their types. A constant too large for fp16 keeps its node in float32.
-- Q/DQ pairs of int8 layers go with the layer that reads them; their scales in fp16 need opset 19.
+- A layer in int8 keeps its float32 types: what it multiplies are integers, whatever stands around its pairs.
 """
 
 from __future__ import annotations
-
-from collections.abc import Iterator
 
 import numpy as np
 import onnx
@@ -26,7 +24,6 @@ from cluinfer.export.passes._match import BINARY, UNARY, add_constant, constant,
 
 HALF, FLOAT = ir.DataType.FLOAT16, ir.DataType.FLOAT
 LARGEST = 65504.0
-OPSET = 19
 _PAIR = ("QuantizeLinear", "DequantizeLinear")
 _BETWEEN = (*UNARY, *BINARY, "Clip", "PRelu", "Gelu")
 
@@ -35,6 +32,8 @@ def to_half(graph: onnx.ModelProto) -> onnx.ModelProto:
     """The same graph with those layers in fp16; it obeys TensorRT's rules."""
     model = ir.from_proto(graph)
     chosen = _choose(model)
+    if not chosen and any(is_op(node, *_PAIR) for node in model.graph):
+        return graph
     if not chosen:
         raise CalibrationError("no layer of the graph can run in fp16; use it in float32")
     casts: dict[tuple[ir.Value, ir.DataType], ir.Value] = {}
@@ -48,8 +47,6 @@ def to_half(graph: onnx.ModelProto) -> onnx.ModelProto:
                 value.type = ir.TensorType(HALF) if value.dtype == FLOAT else value.type
     _keep_outputs(model.graph)
     RemoveUnusedNodesPass()(model)
-    if any(is_op(node, *_PAIR) for node in chosen):
-        model.opset_imports[""] = max(model.opset_imports[""], OPSET)
     model.graph.sort()
     made = ir.to_proto(model)
     trt_rules.demand(made)
@@ -62,23 +59,12 @@ def _choose(model: ir.Model) -> set[ir.Node]:
     first = next((i for i, layer in enumerate(layers) if layer.role == SIMILARITY), 0)
     wanted = [layer.node for layer in layers[first:] if layer.role not in (SIMILARITY, SHOWN)]
     chosen = {node for node in wanted if _fits(node)}
-    for node in list(chosen):
-        chosen |= set(_pairs(node))
     for node in model.graph:  # in order, so that what stands between grows from layer to layer
         if is_op(node, *_BETWEEN) and node not in chosen and _fits(node):
             givers = [value.producer() for value in node.inputs if value is not None and constant(value) is None]
             if givers and all(giver in chosen for giver in givers):
                 chosen.add(node)
     return chosen
-
-
-def _pairs(node: ir.Node) -> Iterator[ir.Node]:
-    for value in node.inputs[:2]:
-        back = None if value is None else value.producer()
-        if is_op(back, "DequantizeLinear") and back is not None and back.inputs[0] is not None:
-            yield back
-            if (to := back.inputs[0].producer()) is not None:
-                yield to
 
 
 def _fits(node: ir.Node) -> bool:

@@ -71,7 +71,7 @@ def make_graph(
 
     Where an engine takes its types from the graph and has fp16, what int8 leaves is in fp16, as far as `to_half` goes.
     """
-    by_graph = FP16 in engine.precisions
+    by_graph = FP16 in engine.precisions and (precision != INT8 or engine.half_beside_int8())
     if by_graph and (precision == FP16 or (precision == INT8 and is_quantized(source.content))):
         graph = _parse(source)
         if _is_half(graph):

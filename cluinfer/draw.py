@@ -45,7 +45,7 @@ _AROUND_ZERO = "053061 2166ac 4393c3 92c5de d1e5f0 f7f7f7 fddbc7 f4a582 d6604d b
 _EDGE = (255, 255, 255)
 _READ = 1024  # characters of a title that are read; no more have room
 _INK, _PAPER = (32, 33, 36), (255, 255, 255)
-MAX_SIDE, MAX_PIXELS = 1 << 14, 1 << 28  # of a picture or a map in another size
+MAX_SIDE, MAX_PIXELS = 1 << 16, 1 << 28  # of another size; a graph's own images are within both
 
 _SCALE_ROOM = 96  # a picture with a shorter side is too small for a scale
 
@@ -170,7 +170,8 @@ def checked_size(size: Any) -> Size:
         raise ShapeError(f"wanted a size of (rows, columns), got {size!r:.60}")
     rows, columns = int(sides[0]), int(sides[1])
     if max(rows, columns) > MAX_SIDE or rows * columns > MAX_PIXELS:
-        raise ShapeError(f"wanted a size of up to {MAX_SIDE} a side, got {rows!s:.20} x {columns!s:.20}")
+        limits = f"{MAX_SIDE} a side and {MAX_PIXELS} pixels"
+        raise ShapeError(f"wanted a size of up to {limits}, got {rows!s:.20} x {columns!s:.20}")
     return rows, columns
 
 

@@ -63,12 +63,14 @@ int cuMemcpyHtoDAsync_v2(Pointer to, const void *from, size_t size, void *s) { r
 int cuMemcpyDtoHAsync_v2(void *to, Pointer from, size_t size, void *s) { return copy(to, (void *)from, size); }
 int cuMemcpyDtoDAsync_v2(Pointer to, Pointer from, size_t size, void *s) { return copy((void *)to, (void *)from, size); }
 int cuStreamBeginCapture_v2(void *stream, int mode) {
-    recording = calloc(1, sizeof *recording);
+    if (recording) return FAILED;
+    recording = calloc(1, sizeof *recording), ++alive;
     return OK;
 }
 int cuStreamEndCapture(void *stream, void **graph) {
+    if (!recording) return FAILED;
     *graph = recording, recording = NULL;
-    if (fails) return free(*graph), *graph = NULL, FAILED;
+    if (fails) return free(*graph), --alive, *graph = NULL, FAILED;
     return OK;
 }
 int cuGraphInstantiateWithFlags(void **ready, void *graph, unsigned long long flags) {
@@ -76,7 +78,7 @@ int cuGraphInstantiateWithFlags(void **ready, void *graph, unsigned long long fl
     memcpy(*ready, graph, sizeof(struct Graph));
     return OK;
 }
-int cuGraphDestroy(void *graph) { free(graph); return OK; }
+int cuGraphDestroy(void *graph) { free(graph), --alive; return OK; }
 int cuGraphExecDestroy(void *ready) { free(ready), --alive; return OK; }
 int cuGraphLaunch(void *ready, void *stream) {
     struct Graph *graph = ready;

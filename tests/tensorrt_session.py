@@ -50,12 +50,25 @@ class Context:
         return Context.works
 
 
+class Interrupted(Context):
+    """Ctrl-C comes while its second run, which is recorded, is set off."""
+
+    def execute_async_v3(self, stream: int) -> bool:
+        if Context.executed == Interrupted.at:
+            Interrupted.at = -1
+            raise KeyboardInterrupt
+        return super().execute_async_v3(stream)
+
+    at = -1
+
+
 class Engine:
     contexts = 99
+    made: type[Context] = Context
 
     def create_execution_context(self) -> Context | None:
         Engine.contexts -= 1
-        return Context() if Engine.contexts >= 0 else None
+        return Engine.made() if Engine.contexts >= 0 else None
 
 
 def opened(profile: tuple[int, int, int] = (1, 2, 4), lanes: int = 1) -> TensorRTSession:
@@ -170,6 +183,23 @@ def capsule_of(shape: tuple[int, ...]) -> Any:
     return GpuArray(gpu(), memory, shape, np.dtype(np.float32)).__dlpack__()
 
 
+def interrupted() -> dict[str, Any]:
+    """A session after Ctrl-C amid a recording."""
+    Engine.made = Interrupted
+    with opened() as session:
+        first = executions(session, [2])
+        held = library.stand_in_alive()
+        Interrupted.at = Context.executed
+        try:
+            session.run({"image": image(2)})
+        except KeyboardInterrupt:
+            first.append(0)
+        leaked = library.stand_in_alive() - held
+        found = {"first": first, "leaked": leaked, "then": executions(session, [2, 2, 1])}
+    Engine.made = Context
+    return found
+
+
 def main() -> None:
     told: dict[str, Any] = {}
     alive = library.stand_in_alive()
@@ -222,6 +252,7 @@ def main() -> None:
         told["wrong in threads"] = wrong
     with opened((4, 4, 4)) as session:
         told["padded"] = executions(session, [4, 1, 3, 6])
+    told["interrupted"] = interrupted()
     library.stand_in_fail(1)
     with opened() as session:
         told["not recorded"] = executions(session, [2, 2, 2])

@@ -17,8 +17,9 @@ from benchmarks.published.cluenet import cluenet
 from benchmarks.published.coc import coc
 from benchmarks.published.common import ClusterLayer, Sizes, cluster_layers
 from benchmarks.published.fec import fec
+from cluinfer.export.models.config import ClusterConfig
 
-__all__ = ["ARCHS", "ClusterLayer", "Sizes", "build", "cluster_layers"]
+__all__ = ["ARCHS", "ClusterLayer", "Sizes", "build", "cluster_layers", "of_config"]
 
 _TINY: dict[str, Any] = {
     "blocks": (3, 4, 5, 2),
@@ -77,3 +78,20 @@ def build(arch: str, num_classes: int = 1000, **overrides: Any) -> nn.Module:
         return fec(sizes, num_classes)
     patch = 1 if arch == "cluenet_cifar" else 4
     return cluenet(sizes, num_classes, patch=patch, pool_norm=arch in ("cluenet_cifar", "cluenet_micro"))
+
+
+def of_config(config: ClusterConfig) -> nn.Module:
+    """The network of one of `cluinfer.export`'s configurations, of any number of stages."""
+    sizes = Sizes(
+        config.depths,
+        config.channels,
+        config.heads,
+        config.head_dims[0],
+        config.grid,
+        config.fold,
+        [hidden // channels for hidden, channels in zip(config.hidden, config.channels, strict=True)],
+    )
+    classes = config.num_classes or 0
+    if config.family != "cluenet":
+        return {"coc": coc, "fec": fec}[config.family](sizes, classes)
+    return cluenet(sizes, classes, patch=config.patch[1], pool_norm=config.pool_norm)

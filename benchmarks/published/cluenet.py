@@ -221,8 +221,8 @@ def cluenet(sizes: Sizes, num_classes: int, *, patch: int = 4, pool_norm: bool =
         mixer = Cluster(channels[i], sizes.heads[i], sizes.head_dim, pair(sizes.grid[i]), first)
         return Block(channels[i], mixer, sizes.mlp_ratio[i])
 
-    stages = [Stage([block(i, first=j == 0) for j in range(sizes.blocks[i])]) for i in range(4)]
-    pools = [ClusterPool(channels[i], channels[i + 1], pool_norm) for i in range(3)]
+    stages = [Stage([block(i, first=j == 0) for j in range(sizes.blocks[i])]) for i in range(len(sizes.blocks))]
+    pools = [ClusterPool(channels[i], channels[i + 1], pool_norm) for i in range(len(channels) - 1)]
     norm = ChannelNorm(channels[0])
     patches = PatchEmbed(channels[0], 3, 1, 1, norm) if patch == 1 else PatchEmbed(channels[0], patch, patch, 0, norm)
     network = Clustering(patches, stages, pools, ChannelNorm, channels, num_classes)

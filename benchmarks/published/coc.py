@@ -29,6 +29,6 @@ class Reduction(nn.Module):
 def coc(sizes: Sizes, num_classes: int) -> Clustering:
     """A Context Cluster network."""
     channels = sizes.channels
-    reductions = [Reduction(channels[i], channels[i + 1]) for i in range(3)]
+    reductions = [Reduction(channels[i], channels[i + 1]) for i in range(len(channels) - 1)]
     patches = PatchEmbed(channels[0], kernel=4, stride=4)
     return Clustering(patches, scaled_stages(WeightedCluster, sizes), reductions, group_norm, channels, num_classes)

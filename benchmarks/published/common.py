@@ -213,13 +213,13 @@ class ScaledBlock(nn.Module):
 
 
 def scaled_stages(cluster: type[Cluster], sizes: Sizes) -> list[nn.Module]:
-    """CoC's and FEC's four stages."""
+    """CoC's and FEC's stages."""
 
     def block(i: int) -> ScaledBlock:
         mixer = cluster(sizes.channels[i], sizes.heads[i], sizes.head_dim, pair(sizes.grid[i]), pair(sizes.fold[i]))
         return ScaledBlock(sizes.channels[i], mixer, sizes.mlp_ratio[i])
 
-    return [nn.Sequential(*(block(i) for _ in range(sizes.blocks[i]))) for i in range(4)]
+    return [nn.Sequential(*(block(i) for _ in range(sizes.blocks[i]))) for i in range(len(sizes.blocks))]
 
 
 def scattered_mean(values: Tensor, index: Tensor, base: Tensor) -> Tensor:
@@ -230,7 +230,7 @@ def scattered_mean(values: Tensor, index: Tensor, base: Tensor) -> Tensor:
 
 
 class Clustering(nn.Module):
-    """The frame: patches, four stages with reductions between them, then a head or four normed feature maps.
+    """The frame: patches, stages with reductions between them, then a head or one normed feature map a stage.
 
     Without classes there is no head: the model returns the maps of norm0, norm2, norm4 and norm6.
     """

@@ -60,6 +60,6 @@ class ClusterPool(ClusterLayer):
 def fec(sizes: Sizes, num_classes: int) -> Clustering:
     """An FEC network."""
     channels = sizes.channels
-    pools = [ClusterPool(channels[i], channels[i + 1], pair(sizes.fold[i + 1])) for i in range(3)]
+    pools = [ClusterPool(channels[i], channels[i + 1], pair(sizes.fold[i + 1])) for i in range(len(channels) - 1)]
     patches = PatchEmbed(channels[0], kernel=4, stride=4)
     return Clustering(patches, scaled_stages(MeanCluster, sizes), pools, group_norm, channels, num_classes)

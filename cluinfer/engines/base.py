@@ -171,6 +171,10 @@ class Engine(ABC):
     device: str
     bound_to: tuple[str, ...]
 
+    def half_beside_int8(self) -> bool:
+        """Whether what int8 leaves may be in fp16, for an engine that takes its types from the graph."""
+        return True
+
     @abstractmethod
     def check(self) -> None:
         """Raise where this engine cannot work on this machine, saying why."""

@@ -24,7 +24,7 @@ from cluinfer.engines.self_contained import check_self_contained
 from cluinfer.engines.trt import builder
 from cluinfer.engines.trt.arrays import Port
 from cluinfer.engines.trt.gpu import check_driver, gpu
-from cluinfer.engines.trt.precision import PRECISIONS, check_types
+from cluinfer.engines.trt.precision import PRECISIONS, check_pairs, check_types
 from cluinfer.engines.trt.session import TensorRTSession
 from cluinfer.engines.trt.settings import MOST, Profile, Settings
 from cluinfer.errors import EngineError, EngineWarning, MissingPackageError
@@ -63,6 +63,13 @@ class TensorRTEngine(Engine):
         cuda = ".".join(map(str, here.cuda))
         return {**super().machine(), "gpu": here.name, "capability": here.capability, "cuda": cuda}
 
+    def half_beside_int8(self) -> bool:
+        """From TensorRT 10 on; without TensorRT the graph is for another machine, whose release is not known."""
+        try:
+            return builder.parse_version(_tensorrt().__version__) >= builder.STRONGLY_TYPED
+        except (EngineError, MissingPackageError):
+            return True
+
     def compile(self, graph: bytes, options: Options) -> bytes:
         """Prepare the graph for this release and build."""
         from cluinfer.engines.trt.graph import standard, with_plugins
@@ -70,6 +77,8 @@ class TensorRTEngine(Engine):
         check_self_contained(graph)
         trt, here, settings = _tensorrt(), gpu(), _settings(options)
         check_types(graph, options.precision)
+        if not self.half_beside_int8():
+            check_pairs(graph, trt.__version__)
         plugins = choose_plugins(builder.parse_version(trt.__version__), settings.plugins)
         profile: Profile = settings.profile or (1, options.batch, options.batch)
         here.activate()

@@ -15,10 +15,10 @@ import numpy as np
 
 from cluinfer.artifact import read_artifact
 from cluinfer.errors import CluinferError, EngineError, PictureError
-from cluinfer.preprocess import open_bytes
 from cluinfer.prediction import Prediction
+from cluinfer.preprocess import open_bytes
 from cluinfer.runtime import Failure, Runtime
-from cluinfer.scale.columns import Columns, schema, table
+from cluinfer.scale.columns import Columns, table
 
 PICTURES = ("image", "bytes", "path", "item")  # as Ray's readers name them, the likeliest to be the pixels first
 BATCH = 256  # the engine is idle for a moment between two batches of the data set: 1 % of the time in small ones
@@ -72,7 +72,7 @@ def pool(actors: int | tuple[int, int] | None, cpus: int) -> tuple[int, int]:
 
         if not ray.is_initialized():
             return 1, 1
-        return 1, max(1, int(ray.cluster_resources().get("CPU", 1)) // cpus)
+        return 1, max(1, int(ray.cluster_resources().get("CPU", 1)) // cpus)  # type: ignore[no-untyped-call]
     fewest, most = actors if isinstance(actors, tuple) else (actors, actors)
     if not 1 <= fewest <= most:
         raise EngineError(f"actors must be a positive number, or the fewest and the most, got {actors!r:.60}")
@@ -123,7 +123,8 @@ def predicted(runtime: Runtime, values: Sequence[Any]) -> Iterator[Prediction | 
     served = runtime.stream(each for each in opened if not isinstance(each, PictureError))
     for each in opened:
         made: Any = each if isinstance(each, PictureError) else next(served)
-        yield str(made.error if isinstance(made, Failure) else made) if isinstance(made, Failure | PictureError) else made
+        made = made.error if isinstance(made, Failure) else made
+        yield made if isinstance(made, Prediction) else str(made)
 
 
 def _opened(value: Any) -> Any:

@@ -118,7 +118,8 @@ class PartWriter:
             self.write(int(i), [str(path) for path in paths])
             for i, paths in zip(batch["part"], batch["paths"], strict=True)
         ]
-        return {"part": [int(i) for i in batch["part"]], "rows": [n for n, _ in counts], "failed": [f for _, f in counts]}
+        rows, failed = zip(*counts, strict=True)
+        return {"part": [int(i) for i in batch["part"]], "rows": list(rows), "failed": list(failed)}
 
     def write(self, index: int, paths: list[str]) -> tuple[int, int]:
         """One file; how many rows it has, and how many with an error."""

@@ -286,9 +286,9 @@ def test_grids_that_cannot_be() -> None:
         grid([GREY], columns=0)
 
 
-@pytest.mark.parametrize("size", [(1 << 15, 4), (4, 1 << 15), (10**30, 1)])
+@pytest.mark.parametrize("size", [(1 << 17, 1), (1, 1 << 17), (1 << 15, 1 << 14), (10**30, 1)])
 def test_sizes_beyond_reason(size: tuple[int, int]) -> None:
-    with pytest.raises(ShapeError, match="wanted a size of up to 16384 a side, got "):
+    with pytest.raises(ShapeError, match="wanted a size of up to 65536 a side and 268435456 pixels, got "):
         overlay_clusters(np.zeros((2, 2), np.int32), Image.new("RGB", (4, 4)), size=size)
 
 
@@ -297,3 +297,10 @@ def test_a_title_of_megabytes_is_cut() -> None:
     long = grid([picture], ["word " * 1_000_000])
     assert np.array_equal(np.asarray(long), np.asarray(grid([picture], ["word " * 1_000])))
     assert not np.array_equal(np.asarray(long), np.asarray(grid([picture], ["wor"])))
+
+
+def test_a_thousand_clusters() -> None:
+    ids = np.arange(1000).reshape(25, 40)
+    made = overlay_clusters(ids, Image.new("RGB", (40, 25)), opacity=1.0, edges=False)
+    np.testing.assert_array_equal(np.asarray(made), palette(1000).reshape(25, 40, 3))
+    assert overlay_clusters(ids, Image.new("RGB", (1, 1)), labels=True).size == (1, 1)

@@ -58,3 +58,14 @@ def test_what_holds_no_picture() -> None:
     with pytest.raises(PictureError) as error:
         find_pictures(["*.bmp"])
     assert str(error.value) == "*.bmp: no file has such a name"
+
+
+def test_a_folder_that_cannot_be_read_is_not_an_empty_one(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Root may read every folder, so the listing itself fails here."""
+
+    def scandir(path: object) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("os.scandir", scandir)
+    with pytest.raises(PictureError, match="wanted a folder to look for pictures in: Permission denied"):
+        find_pictures([folder])

@@ -415,3 +415,10 @@ def test_to_dict_with_everything() -> None:
     held = backbone.to_dict()
     assert "top" not in held
     assert held["features"] == [{"shape": [8, 4, 6]}, {"shape": [16, 2, 3]}]
+
+
+def test_segments_of_an_image_as_wide_as_a_graph_may_take() -> None:
+    pool = replace(POOL, size=(4, 5000), fold=(1, 1), grid=(2, 2500))
+    promise = replace(PROMISE, size=(16, 1 << 16), maps=(pool,), evidence=0)
+    made = {"logits": np.zeros((1, 4), np.float32), pool.output: np.zeros((1, 1, *pool.size), np.int32)}
+    assert predictions(made, promise, [None], TIMINGS)[0].segments().shape == promise.size

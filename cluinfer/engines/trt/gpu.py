@@ -125,18 +125,26 @@ class Stream:
         """The work as a CUDA graph; nothing of it is done. None where it cannot be recorded."""
         api = driver()
         mode = api.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
-        checked(api.cuStreamBeginCapture(self._stream, mode))
         try:
+            checked(api.cuStreamBeginCapture(self._stream, mode))
             work()
-        except EngineError:
-            api.cuStreamEndCapture(self._stream)  # fails, and ends it
-            return None
-        result, graph = api.cuStreamEndCapture(self._stream)
-        if result != api.CUresult.CUDA_SUCCESS:
+        except BaseException as error:  # Ctrl-C as well: a stream left recording would do nothing any more
+            if (graph := self._end_recording()) is not None:
+                api.cuGraphDestroy(graph)
+            if isinstance(error, EngineError):
+                return None
+            raise
+        graph = self._end_recording()
+        if graph is None:
             return None
         made, ready = api.cuGraphInstantiate(graph, 0)
         api.cuGraphDestroy(graph)
         return ready if made == api.CUresult.CUDA_SUCCESS else None
+
+    def _end_recording(self) -> Any | None:
+        """What was recorded, to be destroyed; None where that failed."""
+        result, graph = driver().cuStreamEndCapture(self._stream)
+        return graph if result == driver().CUresult.CUDA_SUCCESS else None
 
     def replay(self, graph: Any) -> None:
         """Do what was recorded."""

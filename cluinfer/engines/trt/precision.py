@@ -33,3 +33,12 @@ def check_types(graph: bytes, precision: str) -> None:
         raise EngineError(
             f"{precision} was asked for, but the graph is {what}: ask for {'int8' if quantized else 'fp16'}"
         )
+
+
+def check_pairs(graph: bytes, version: str) -> None:
+    """Refuse, before TensorRT 10, an int8 graph with fp16 in it: its scales need opset 19, 8.6's parser has 17."""
+    if count_quantized(graph) and types_of_weights(graph)["float16"]:
+        raise EngineError(
+            f"the int8 graph has float16 in it, for TensorRT 10 and later, this is {version}: build it here from the "
+            "model, or from a graph of `cluinfer calibrate`, which leaves the rest in float32"
+        )

@@ -48,7 +48,7 @@ def test_pictures_in_every_form_are_what_the_runtime_says(built_model: BuiltMode
     from PIL import Image
 
     columns = Columns(top=2, logits=True, evidence=True)
-    a, b, c, damaged = paths(built_model)
+    a, b, _, damaged = paths(built_model)
     by_path = [{"path": each, "id": i} for i, each in enumerate((a, damaged, b, str(built_model.folder / "none.png")))]
     content = Path(b).read_bytes()
     by_bytes = [{"bytes": each, "id": i} for i, each in enumerate((content, b"GIF89a", content[:300], b"", None))]

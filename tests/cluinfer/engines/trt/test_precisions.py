@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import types
 from functools import cache
 
 import calibration_cases
@@ -12,10 +14,14 @@ import onnxruntime
 import pytest
 
 from benchmarks import scenes
+from cluinfer.build_graphs import Calibration, make_graph
 from cluinfer.calibration import Settings, calibrate, to_half, trt_rules
-from cluinfer.engines.trt.graph import standard, with_plugins
-from cluinfer.engines.trt.precision import check_types
-from cluinfer.export.source import read_source
+from cluinfer.engines import Options, get_engine
+from cluinfer.engines.trt.graph import standard, types_of_weights, with_plugins
+from cluinfer.engines.trt.precision import check_pairs, check_types
+from cluinfer.errors import EngineError
+from cluinfer.export.onnx_file import read_promise
+from cluinfer.export.source import Source, read_source
 from cluinfer.fidelity import Fidelity, compare
 
 PRECISIONS = ["fp16", "int8"]
@@ -64,6 +70,28 @@ def test_there_is_half_in_it(family: str, precision: str) -> None:
     """Also where int8 leaves layers alone."""
     kinds = {each.data_type for each in onnx.load_model_from_string(graph(family, precision)).graph.initializer}
     assert onnx.TensorProto.FLOAT16 in kinds
+
+
+@pytest.mark.parametrize(("version", "takes"), [("8.6.1", False), ("9.3.0", False), ("10.0.1", True), (None, True)])
+def test_half_beside_int8_by_release(monkeypatch: pytest.MonkeyPatch, version: str | None, takes: bool) -> None:
+    """A graph made where an older TensorRT is has none; one made elsewhere is refused there."""
+    source = calibration_cases.default("fec").SerializeToString()
+    half, given = (
+        graph("fec", "int8"),
+        Source(source, read_promise(calibration_cases.graph("fec")), lambda *given: ({}, {}), ""),
+    )
+    release = None
+    if version:
+        release = types.ModuleType("tensorrt")
+        release.__version__ = version  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "tensorrt", release)
+    engine = get_engine("trt")
+    assert engine.half_beside_int8() is takes
+    made = make_graph("int8", given, Calibration([]), engine, Options(precision="int8"), lambda step: None)
+    assert (types_of_weights(made.content)["float16"] > 0) is takes
+    check_pairs(source, "8.6.1")
+    with pytest.raises(EngineError, match=r"has float16 in it, for TensorRT 10 and later, this is 8\.6\.1: build"):
+        check_pairs(half, "8.6.1")
 
 
 @pytest.mark.parametrize("name", ["fec", "icasc"])

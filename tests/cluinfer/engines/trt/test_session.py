@@ -51,6 +51,11 @@ def test_without_graphs_every_run_is_executed(told: dict[str, Any]) -> None:
     assert told["without graphs"] == [1, 1, 1]
 
 
+def test_ctrl_c_amid_a_recording_ends_it_and_the_session_goes_on(told: dict[str, Any]) -> None:
+    # run, interrupted; then recorded, replayed, and run with another batch
+    assert told["interrupted"] == {"first": [1, 0], "leaked": 0, "then": [1, 0, 1]}
+
+
 def test_arrays_on_the_gpu_void_what_was_recorded(told: dict[str, Any]) -> None:
     assert told["on gpu"] is True
     assert told["after that"] == [1, 1, 0]
