@@ -237,9 +237,14 @@ def _label(picture: Image.Image, ids: Array, rows: NDArray[np.intp], columns: ND
     where = where.ravel()
     y, x = (each.ravel() for each in np.indices(ids.shape))
     middle_y, middle_x = (np.bincount(where, axis) / counts for axis in (y, x))
-    off_middle = (y - middle_y[where]) ** 2 + (x - middle_x[where]) ** 2
-    order = np.lexsort((off_middle, -_depth(ids).ravel(), where))
-    deepest = order[np.cumsum(counts) - counts]
+    depth = _depth(ids).ravel()
+    most = np.zeros(len(known), depth.dtype)
+    np.maximum.at(most, where, depth)
+    deep = np.flatnonzero(depth == most[where])  # those alone are sorted
+    of = where[deep]
+    off_middle = (y[deep] - middle_y[of]) ** 2 + (x[deep] - middle_x[of]) ** 2
+    order = deep[np.lexsort((off_middle, of))]
+    deepest = order[np.unique(where[order], return_index=True)[1]]
     written = np.empty((0, 4))
     for i in np.argsort(-counts, kind="stable"):
         width, height = _text_size(str(known[i]), font)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -199,11 +200,21 @@ class _Overlays:
 def _write_report(path: Path, kept: Sequence[_Seen], runtimes: Sequence[Runtime], models: Sequence[str]) -> None:
     from cluinfer.report import write_report
 
-    first, *others = ([(str(seen.path), seen.predictions[i]) for seen in kept] for i in range(len(runtimes)))
+    names = short_names([seen.path for seen in kept])
+    first, *others = (
+        [(name, seen.predictions[i]) for name, seen in zip(names, kept, strict=True)] for i in range(len(runtimes))
+    )
     if others:
         write_report(path, first, runtimes[0].promise, others[0], engines=(models[0], models[1]))
     else:
         write_report(path, first, runtimes[0].promise)
+
+
+def short_names(paths: Sequence[Path]) -> list[str]:
+    """Pictures from their common folder on: a report tells nobody where its maker's files lie."""
+    whole = [Path(os.path.normpath(path.absolute())) for path in paths]  # links keep their own names
+    common = os.path.commonpath([path.parent for path in whole])
+    return [path.relative_to(common).as_posix() for path in whole]
 
 
 def _print_end(pictures: int, failed: int, total: Fidelity | None, against: str | None) -> None:

@@ -1,15 +1,26 @@
 // The page as a whole: what there is to choose from, and the picture chosen.
 
-// Radio buttons in a fieldset: arrow keys come with them. `show` gives what is seen of a choice.
+// Radio buttons in a fieldset: arrow keys come with them. `show` gives what is seen of a choice. Where there are more
+// than fit beside one another, the chosen one is brought into sight.
 function choices(field, items, chosen, show, change) {
   for (const old of field.querySelectorAll(".choice")) old.remove();
   field.hidden = items.length < 2;
   if (field.hidden) return;
   items.forEach((item, i) => {
     const radio = element("input", { type: "radio", name: field.id, checked: i === chosen });
-    radio.addEventListener("change", () => change(i));
-    field.append(element("label", { className: "choice" }, radio, element("span", {}, ...show(item, i))));
+    const label = element("label", { className: "choice" }, radio, element("span", {}, ...show(item, i)));
+    radio.addEventListener("change", () => {
+      centre(field, label);
+      change(i);
+    });
+    field.append(label);
+    if (i === chosen) centre(field, label);
   });
+}
+
+function centre(field, label) {
+  const [outer, inner] = [field, label].map((each) => each.getBoundingClientRect());
+  field.scrollLeft += inner.left + inner.width / 2 - outer.left - outer.width / 2;
 }
 
 function showPictures() {

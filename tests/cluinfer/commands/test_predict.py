@@ -17,6 +17,7 @@ from PIL import Image
 from cluinfer.artifact import Artifact, read_artifact, write_artifact
 from cluinfer.build import build
 from cluinfer.cli import main
+from cluinfer.commands.predict import short_names
 from cluinfer.export.onnx_file import write_onnx
 from cluinfer.runtime import Runtime
 
@@ -117,13 +118,28 @@ def test_against_another(
     }
 
 
+@pytest.mark.parametrize(
+    ("paths", "names"),
+    [
+        (["here/a.png"], ["a.png"]),
+        (["here/a.png", "/elsewhere/b/../a.png"], None),
+        (["here/a.png", "here/b/a.png", "./here/a.png"], ["a.png", "b/a.png", "a.png"]),
+        (["../x/a.png", "../y/a.png"], ["x/a.png", "y/a.png"]),
+    ],
+)
+def test_pictures_are_called_by_what_tells_them_apart(paths: list[str], names: list[str] | None) -> None:
+    expected = names or [f"{Path.cwd().as_posix()[1:]}/here/a.png", "elsewhere/a.png"]
+    assert short_names(list(map(Path, paths))) == expected
+
+
 def test_report_and_overlays(pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (pictures / "again").mkdir()
     shutil.copy(pictures / "a.png", pictures / "again" / "a.png")
     command = ["predict", "model.clu", "pictures", "--report", "report.html", "--overlay", "over/lays"]
     assert main(command) == 1
     page = Path("report.html").read_text(encoding="utf-8")
-    assert "pictures/again/a.png" in page
+    assert '"name":"again/a.png"' in page
+    assert "pictures/" not in page
     assert "damaged" not in page
     names = ["a.map-2.png", "a.map.png", "b.map.png", "c.map.png"]
     assert sorted(path.name for path in Path("over/lays").iterdir()) == names

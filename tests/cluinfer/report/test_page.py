@@ -131,6 +131,23 @@ def test_long_names_do_not_widen_the_page(page: Page, tmp_path: Path, width: int
     assert len(set(tops)) == (2 if width < 600 else 1)
 
 
+def test_on_a_phone_the_layers_and_the_choice_stay_in_sight(page: Page, tmp_path: Path) -> None:
+    page.look(390, 844)
+    show(page, tmp_path, [("a.png", prediction())], PROMISE, [("a.png", requantised())])
+    table = "const box = document.querySelector('#comparison table').parentElement;"
+    page.run("document.querySelector('#comparison details').open = true")
+    assert page.run(f"{table} return [box.clientWidth > 200, box.scrollWidth - box.clientWidth]") == [True, 0]
+    for number in (3, 0):
+        left, right = page.run(
+            "document.querySelectorAll('#views .choice')[args[0]].click();"  # this scrolls nothing
+            "const box = document.querySelector('#views :checked').parentElement.getBoundingClientRect();"
+            "return [box.left, box.right]",
+            number,
+        )
+        assert left >= 0
+        assert right <= 390
+
+
 def test_on_a_phone_everything_is_in_one_column(page: Page, tmp_path: Path) -> None:
     page.look(390, 844)
     many = [(f"{'long-name-' * 9}{i}.png", prediction(seed=i)) for i in range(12)]
