@@ -1,4 +1,4 @@
-"""Measurements that can be repeated: `cpu`, `int8`, `overhead`, `report`, `scale`, `soak`, `triton`; see their --help."""
+"""Measurements that can be repeated: cpu, int8, overhead, report, scale, soak, triton; see their --help."""
 
 from __future__ import annotations
 
