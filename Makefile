@@ -14,6 +14,10 @@ PYTEST_ARGS ?=
 VENV := .venv
 EXTRAS := export,openvino,plot,ray,docs,dev
 DEMO_VENV := .venv-demo
+# The server that tests start and its client, without what they ask for: they want NumPy 1, protobuf 6 and an older
+# ml_dtypes, of which only parts that the tests do not touch have a need. What the client does need is named.
+TRITON := "nvidia-pytriton==0.7.0; sys_platform == 'linux' and platform_machine == 'x86_64'" tritonclient==2.73.0
+TRITON_NEEDS := geventhttpclient grpcio python-rapidjson
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
@@ -71,4 +75,6 @@ $(VENV)/packages.stamp: pyproject.toml constraints.txt
 	$(PIP) install --quiet --constraint constraints.txt cmake ninja scikit-build-core
 	$(PIP) install --quiet --constraint constraints.txt --no-build-isolation \
 	  --config-settings=wheel.cmake=false '.[$(EXTRAS)]'
+	$(PIP) install --quiet --constraint constraints.txt $(TRITON_NEEDS)
+	$(PIP) install --quiet --no-deps $(TRITON)
 	@touch $@

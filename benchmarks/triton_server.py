@@ -44,15 +44,18 @@ class Server:
         self.http, self.grpc, self.metrics = (f"127.0.0.1:{port}" for port in (http, grpc, metrics))
         self._log = folder / "log"
         command = [
-            *(str(_package() / "tritonserver" / "bin" / "tritonserver"), f"--model-repository={repository}"),
+            *(str(_package() / "tritonserver" / "bin" / "tritonserver"), f"--model-repository={repository.resolve()}"),
             *(f"--backend-directory={backends}", "--model-control-mode=explicit", "--exit-timeout-secs=5"),
             *(f"--load-model={model}" for model in models),
             *("--http-address=127.0.0.1", "--grpc-address=127.0.0.1", "--metrics-address=127.0.0.1"),
             *(f"--http-port={http}", f"--grpc-port={grpc}", f"--metrics-port={metrics}"),
             f"--backend-config=python,shm-region-prefix-name=cluinfer{os.getpid()}",
         ]
+        # In its own folder: Python in its backend looks there first, and a checkout's cluinfer has no native operators.
         with self._log.open("wb") as log:
-            self.process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=_environment())
+            self.process = subprocess.Popen(
+                command, stdout=log, stderr=subprocess.STDOUT, env=_environment(), cwd=folder
+            )
 
     def log(self) -> str:
         """What it has printed."""

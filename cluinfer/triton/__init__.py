@@ -1,6 +1,6 @@
 """Online: an artifact as a model of Triton Inference Server, whose batching, queues and instances do the work.
 
-The server answers with what `Runtime.run` gives. Its Python backend runs `model.py`, which holds a
+The server answers with what `Runtime.run` gives, bit for bit. Its Python backend runs `model.py`, which holds a
 runtime; an engine of TensorRT is served by the server itself. docs/triton.md says how to run it.
 """
 
