@@ -27,7 +27,6 @@ SOURCES := CMakeLists.txt LICENSE README.md $(shell find -L cluinfer -name __pyc
 .PHONY: test lint format docs sanitize demo clean
 
 # Two workers with one thread each are quicker than one worker whose libraries thread every small operation.
-# `pytest`, not `python -m pytest`: the latter would put the checkout before the installed package.
 test: $(VENV)/installed.stamp
 	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/pytest -n $(JOBS) $(PYTEST_ARGS) $(TESTS)
 

@@ -14,6 +14,8 @@ import pytest
 
 TESTS = Path(__file__).parent
 
+if sys.path[0] == str(TESTS.parent):  # `python -m pytest`
+    sys.path.pop(0)
 sys.path += [str(TESTS.parent), str(TESTS)]
 
 
