@@ -93,7 +93,7 @@ def config(name: str, promise: Promise, serving: Serving, batches: Batches, plan
         f"max_batch_size: {batches.most}",
         f"input {_list(inputs)}",
         f"output {_list(outputs)}",
-        f"dynamic_batching {_block(batching)}",
+        *([f"dynamic_batching {_block(batching)}"] if batches.most > 1 else []),  # else it only costs a thread's turn
         f"instance_group {_list([_block(group)])}",
         "version_policy { latest { num_versions: 1 } }",
         *(f"model_warmup {_list([_warm_up(size, promise)])}" for size in sorted({1, batches.best})),

@@ -52,7 +52,7 @@ class TritonPythonModel:
             else:
                 tensors[i] = got
         try:
-            made = self.runtime.run(np.concatenate(list(tensors.values()))) if tensors else {}
+            made = self.runtime.run(_joined(list(tensors.values()))) if tensors else {}
         except Exception as error:  # of the engine; the server must live, and every request must have its answer
             return [_failed(error) if i in tensors else response for i, response in enumerate(responses)]
         start = 0
@@ -88,6 +88,10 @@ class TritonPythonModel:
         """Free all of it."""
         self.readers.shutdown()
         self.runtime.close()
+
+
+def _joined(tensors: list[Any]) -> Any:
+    return tensors[0] if len(tensors) == 1 else np.concatenate(tensors)
 
 
 class _Lent:

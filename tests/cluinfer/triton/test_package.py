@@ -89,8 +89,10 @@ def test_the_command_writes_a_repository(
 def test_a_model_of_ours_is_replaced_and_another_s_stays(built_model: BuiltModel, tmp_path: Path) -> None:
     made = package(built_model.artifact, tmp_path)
     (made.folder / "1" / "left.over").touch()
-    package(built_model.artifact, tmp_path, serving=Serving(max_batch=3))
-    assert "max_batch_size: 3" in (made.folder / "config.pbtxt").read_text()
+    assert "dynamic_batching" in (made.folder / "config.pbtxt").read_text()
+    package(built_model.artifact, tmp_path, serving=Serving(max_batch=1))
+    assert "max_batch_size: 1\n" in (written := (made.folder / "config.pbtxt").read_text())
+    assert "dynamic_batching" not in written
     assert not (made.folder / "1" / "left.over").exists()
     (made.folder / "config.pbtxt").write_text('name: "model"')
     before = files(tmp_path)
