@@ -125,6 +125,7 @@ def build(
     evidence: int | None = None,
     attention: Sequence[int] | None = None,
     classes: Sequence[str] = (),
+    similarities: bool = False,
     pictures: Sequence[Picture] = (),
     calibration: Sequence[Picture] = (),
     min_agreement: float | None = None,
@@ -138,10 +139,10 @@ def build(
     """Build an artifact and say what it is; by default model.clu beside the model.
 
     `engine`: auto, trt, openvino, ort. `precision`: fp32, bf16, fp16, int8, auto. `arch` and `settings` (grid, fold,
-    heads) as for `load_model`; `size`, `maps`, `evidence`, `attention` and `classes` (names) as for `to_onnx`: none of
-    them for an ONNX graph, which has them in it. `pictures`: to compare on. `calibration`: pictures, folders of them,
-    or arrays as .npy, for int8; with `min_agreement` or `max_top1_drop`, as many layers are in int8 as keep these.
-    `own`: as in Options.
+    heads) as for `load_model`; `size`, `maps`, `evidence`, `attention`, `classes` (names) and `similarities` as for
+    `to_onnx`: none of them for an ONNX graph, which has them in it. `pictures`: to compare on. `calibration`: pictures,
+    folders of them, or arrays as .npy, for int8; with `min_agreement` or `max_top1_drop`, as many layers are in int8 as
+    keep these. `own`: as in Options.
     """
     from cluinfer.export.source import output_path, read_source
 
@@ -155,7 +156,7 @@ def build(
         calibration, min_agreement, max_top1_drop, target.with_name(f"{target.name}.calibration")
     )
     to_calibrate.check(precision)
-    source = read_source(model, arch, settings, size, maps, evidence, attention, classes, progress)
+    source = read_source(model, arch, settings, size, maps, evidence, attention, classes, similarities, progress)
     images, what = _images(source.promise, pictures)
     tried = _try(get_engine(name), precision, source, to_calibrate, options, images, what, progress)
     rows, taken = _choose(tried)

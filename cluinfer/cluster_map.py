@@ -48,13 +48,23 @@ class ClusterMap:
     fold: Pair  # regions that are clustered apart: rows, columns
     grid: Pair  # centres of one region: rows, columns
     ids: NDArray[np.int32] = field(repr=False)  # [heads, rows, columns], each in 0..clusters - 1
+    similarity: NDArray[np.float32] | None = field(repr=False)  # of each point to its centre; None if it is not shown
     view: View = field(repr=False)
 
     @classmethod
-    def of(cls, output: ClusterOutput, ids: NDArray[np.int32], view: View) -> ClusterMap:
-        """The map that a graph's output is."""
+    def of(cls, output: ClusterOutput, outputs: Mapping[str, NDArray[Any]], view: View) -> ClusterMap:
+        """The map that this one of a graph's outputs is."""
         return cls(
-            output.layer, output.alias, output.stage, output.pool, output.heads, output.fold, output.grid, ids, view
+            output.layer,
+            output.alias,
+            output.stage,
+            output.pool,
+            output.heads,
+            output.fold,
+            output.grid,
+            outputs[output.output],
+            outputs.get(output.similarity),
+            view,
         )
 
     @property
@@ -71,6 +81,17 @@ class ClusterMap:
     def clusters(self) -> int:
         """How many clusters a head has; some may be empty."""
         return self.fold[0] * self.fold[1] * self.grid[0] * self.grid[1]
+
+    def mean_similarity(self) -> NDArray[np.float32]:
+        """How similar each cluster's points are to its centre on average, [heads, clusters]; NaN for an empty one."""
+        if self.similarity is None:
+            raise NotShownError(f"{self.name} has no similarities; export the model with --similarities")
+        means = np.full((self.heads, self.clusters), np.nan, np.float32)
+        for mean, ids, similarity in zip(means, self.ids, self.similarity, strict=True):
+            known = (ids >= 0) & (ids < self.clusters)  # an engine may be wrong
+            counts, sums = (np.bincount(ids[known], each, self.clusters) for each in (None, similarity[known]))
+            np.divide(sums, counts, out=mean, where=counts > 0, casting="same_kind")
+        return means
 
     def upsample(self, size: Pair) -> NDArray[np.int32]:
         """The ids of a map of this size, [heads, rows, columns]: each pixel has the id of the point under its middle.

@@ -67,6 +67,11 @@ class ClusterOutput:
         """The name of the graph's output."""
         return f"clusters/{self.layer}"
 
+    @property
+    def similarity(self) -> str:
+        """The name of the graph's output float32 [B, heads, rows, columns]: how similar a point is to its centre."""
+        return f"similarity/{self.layer}"
+
 
 @dataclass(frozen=True)
 class Promise:
@@ -79,6 +84,7 @@ class Promise:
     names: tuple[str, ...] = ()  # of the classes, if known
     preprocess: Preprocess = field(default_factory=Preprocess)
     maps: tuple[ClusterOutput, ...] = ()
+    similarities: bool = False  # whether each map is followed by that of its similarities
     evidence: int = 0  # how many classes the evidence is given for
     attention: int = 0  # how many classes the attention is given for
     features: int = 0  # how many feature maps a backbone gives
@@ -87,7 +93,8 @@ class Promise:
     def outputs(self) -> tuple[str, ...]:
         """The names of the graph's outputs, in order."""
         names = [LOGITS] if self.classes is not None else [f"{FEATURES}/{i + 1}" for i in range(self.features)]
-        names += [each.output for each in self.maps]
+        for each in self.maps:
+            names += [each.output, each.similarity] if self.similarities else [each.output]
         names += [EVIDENCE, EVIDENCE_CLASSES] if self.evidence else []
         names += [*ATTENTION, ATTENTION_CLASSES] if self.attention else []
         return tuple(names)
@@ -124,6 +131,8 @@ class Promise:
     @cached_property  # asked for by every call of a runtime
     def _shapes(self) -> dict[str, tuple[int | None, ...]]:
         shapes: dict[str, tuple[int | None, ...]] = {each.output: (None, each.heads, *each.size) for each in self.maps}
+        if self.similarities:
+            shapes |= {each.similarity: shapes[each.output] for each in self.maps}
         if self.classes is not None:
             shapes[LOGITS] = (None, self.classes)
         if self.evidence:
@@ -164,6 +173,7 @@ class _Reader(Fields):
             "maps": tuple(
                 _Reader(each, f"maps.{i}.").cluster_output() for i, each in enumerate(self.take("maps", list))
             ),
+            "similarities": self.take("similarities", bool) if "similarities" in self.held else False,
             "evidence": self.number("evidence"),
             "attention": self.number("attention"),
             "features": self.number("features"),

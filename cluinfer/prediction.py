@@ -129,7 +129,7 @@ class Prediction:
     def clusters(self) -> Clusters:
         """The cluster maps by alias (stage1..4, pool1..3) and by layer (network.0.2.token_mixer)."""
         maps = self._view.promise.maps
-        return Clusters(tuple(ClusterMap.of(each, self._outputs[each.output], self._view) for each in maps))
+        return Clusters(tuple(ClusterMap.of(each, self._outputs, self._view) for each in maps))
 
     def segments(self) -> Ids:
         """Which token of the last map each pixel of the crop belongs to, int32 [height, width].
@@ -189,7 +189,12 @@ class Prediction:
             return {"shape": list(values.shape)} | ({"values": values.tolist()} if maps else {})
 
         held: dict[str, Any] = {"top": [score._asdict() for score in self.top(k)]} if self.logits is not None else {}
-        held["clusters"] = {name: each.to_dict() | array(each.ids) for name, each in self.clusters.items()}
+        held["clusters"] = {
+            name: each.to_dict()
+            | array(each.ids)
+            | ({"similarity": array(each.similarity)} if each.similarity is not None else {})
+            for name, each in self.clusters.items()
+        }
         if self.evidence is not None and self.evidence_classes is not None:
             held["evidence"] = {"classes": self.evidence_classes.tolist()} | array(self.evidence)
         if self.attention is not None:

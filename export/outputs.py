@@ -96,22 +96,32 @@ def choose_layers(layers: Sequence[ClusterOutput], maps: str | Sequence[str]) ->
     return tuple(layer for layer in layers if layer.layer in names or (layer.alias and layer.alias in names))
 
 
-def add_maps(model: ir.Model, chosen: Sequence[ClusterOutput]) -> None:
-    """Give the chosen layers' assignments as outputs int32 [B, heads, rows, columns], ids unique across regions."""
+def add_maps(model: ir.Model, chosen: Sequence[ClusterOutput], similarities: bool = False) -> None:
+    """Give the chosen layers' assignments as outputs int32 [B, heads, rows, columns], ids unique across regions.
+
+    With `similarities`, float32 outputs of the same shape say how similar each point is to the centre that it chose.
+    """
     layers = _layers(model)
     for each in chosen:
-        index = layers[each.layer].assign.outputs[0]
-        region = (each.size[0] // each.fold[0], each.size[1] // each.fold[1])
-        if each.fold == (1, 1):
-            ids = _op(model, "Reshape", [index, _const(model, [-1, each.heads, *each.size])])
-        else:
-            split = _const(model, [-1, each.heads, *each.fold, *region])
-            by_region = _op(model, "Reshape", [index, split])
-            first = np.arange(each.fold[0] * each.fold[1], dtype=np.int32) * (each.grid[0] * each.grid[1])
-            ids = _op(model, "Add", [by_region, _const(model, first.reshape(*each.fold, 1, 1))])
-            ids = _op(model, "Transpose", [ids], perm=[0, 1, 2, 4, 3, 5])
-            ids = _op(model, "Reshape", [ids, _const(model, [-1, each.heads, *each.size])])
+        assign = layers[each.layer].assign
+        first = np.arange(each.fold[0] * each.fold[1], dtype=np.int32) * (each.grid[0] * each.grid[1])
+        ids = _as_map(model, assign.outputs[0], each, first)
         _output(model, ids, each.output, ir.DataType.INT32, [each.heads, *each.size])
+        if similarities:
+            weight = _as_map(model, assign.outputs[1], each)
+            _output(model, weight, each.similarity, ir.DataType.FLOAT, [each.heads, *each.size])
+
+
+def _as_map(model: ir.Model, points: ir.Value, layer: ClusterOutput, add: np.ndarray | None = None) -> ir.Value:
+    """[G, N], grouped by regions, as [B, heads, rows, columns]; `add`: a number for each region."""
+    whole = _const(model, [-1, layer.heads, *layer.size])
+    if layer.fold == (1, 1):
+        return _op(model, "Reshape", [points, whole])
+    region = (layer.size[0] // layer.fold[0], layer.size[1] // layer.fold[1])
+    value = _op(model, "Reshape", [points, _const(model, [-1, layer.heads, *layer.fold, *region])])
+    if add is not None:
+        value = _op(model, "Add", [value, _const(model, add.reshape(*layer.fold, 1, 1))])
+    return _op(model, "Reshape", [_op(model, "Transpose", [value], perm=[0, 1, 2, 4, 3, 5]), whole])
 
 
 def add_evidence(model: ir.Model, count: int) -> None:

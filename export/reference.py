@@ -56,6 +56,8 @@ def reference_outputs(
     for each in promise.maps:
         assignment = _assignment_of(each, seen)
         found[each.output] = _as_map(_ids(assignment), assignment.layout)
+        if promise.similarities:
+            found[each.similarity] = _as_map(assignment.weight, assignment.layout)
         held[each.output] = _as_map(margins.of(assignment), assignment.layout).numpy()
     if EVIDENCE_CLASSES in classes and final:
         found[EVIDENCE_CLASSES] = torch.from_numpy(classes[EVIDENCE_CLASSES])

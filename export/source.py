@@ -54,6 +54,7 @@ def read_source(
     evidence: int | None = None,
     attention: Sequence[int] | None = None,
     names: Sequence[str] = (),
+    similarities: bool = False,
     progress: Callable[[str], None] = lambda step: None,
 ) -> Source:
     """The graph of a checkpoint or program, as `to_onnx` makes it with these options, or of an ONNX file as it is.
@@ -62,7 +63,8 @@ def read_source(
     """
     progress(f"reading {path}")
     if Path(path).suffix == GRAPH:
-        if arch or overrides or size or maps is not None or evidence is not None or attention or names:
+        shown = maps is not None or evidence is not None or similarities or attention
+        if arch or overrides or size or shown or names:
             raise GraphError(f"{path}: a graph already; what it shows was chosen when it was exported")
         return _of_graph(read_onnx(path), path)
     module = read_model(path, arch, **(overrides or {}))
@@ -73,6 +75,7 @@ def read_source(
         evidence or 0,
         attention=attention,
         names=names,
+        similarities=similarities,
         progress=progress,
     )
     promise = read_promise(proto)

@@ -48,6 +48,7 @@ def to_onnx(
     attention: Sequence[int] | None = None,
     names: Sequence[str] = (),
     preprocess: Preprocess | None = None,
+    similarities: bool = False,
     explain: Callable[[Explained], None] | None = None,
     progress: Callable[[str], None] = lambda step: None,
 ) -> onnx.ModelProto:
@@ -55,8 +56,9 @@ def to_onnx(
 
     `size`: of the images, 224, "224x320" or (224, 320); by default the model's own. `maps`: "none", "stages", "all",
     or layers by name. `evidence`: for how many classes. `attention`: the classes that an ICASC model shows attention
-    for, by default the two likeliest. `names`: of the classes. The batch is always dynamic. `explain` is told what the
-    passes did, `progress` what is being done.
+    for, by default the two likeliest. `names`: of the classes. `similarities`: whether each map comes with how similar
+    the points are to their centres. The batch is always dynamic. `explain` is told what the passes did, `progress` what
+    is being done.
     """
     if evidence < 0:
         raise GraphError(f"evidence for {evidence} classes: wanted 0 or more")
@@ -88,7 +90,7 @@ def to_onnx(
         raise GraphError(f"{len(names)} class names were given, the model has {classes or 'no'} classes")
     done = run_passes(model, ORDER[:1]) if optimize else []  # what is a clustering, before its map is asked for
     chosen = choose_layers(find_layers(model), maps)
-    add_maps(model, chosen)
+    add_maps(model, chosen, similarities)
     if evidence:
         add_evidence(model, evidence)
     if optimize:
@@ -102,6 +104,7 @@ def to_onnx(
         names=tuple(names),
         preprocess=preprocess or Preprocess(),
         maps=chosen,
+        similarities=similarities and bool(chosen),
         evidence=evidence,
         attention=(len(attention) if attention else 2) if isinstance(module, Icasc) else 0,
         features=features,

@@ -39,6 +39,8 @@ def outputs(promise: Promise, seed: int = 0) -> dict[str, Array]:
         first = regions.repeat(each.size[0] // each.fold[0], 0).repeat(each.size[1] // each.fold[1], 1)
         ids = rng.integers(0, each.grid[0] * each.grid[1], (1, each.heads, *each.size))
         made[each.output] = (first + ids).astype(np.int32)
+        if promise.similarities:
+            made[each.similarity] = rng.random((1, each.heads, *each.size), np.float32)
     if promise.classes is not None:
         made["logits"] = rng.permuted(np.linspace(-2, 3, promise.classes)).astype(np.float32)[None]
     order = np.argsort(-made["logits"][0])[:2].astype(np.int32)[None] if "logits" in made else None

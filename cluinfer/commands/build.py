@@ -62,6 +62,7 @@ def run(arguments: argparse.Namespace) -> None:
             "evidence": arguments.evidence,
             "attention": class_numbers(arguments.attention),
             "names": class_names(arguments.classes),
+            "similarities": arguments.similarities,
         }
         run_emit(arguments, source_options)
         return
@@ -87,6 +88,7 @@ def run(arguments: argparse.Namespace) -> None:
             evidence=arguments.evidence,
             attention=class_numbers(arguments.attention),
             classes=class_names(arguments.classes),
+            similarities=arguments.similarities,
             pictures=find_pictures(arguments.pictures),
             calibration=arguments.calibration,
             min_agreement=arguments.min_agreement,

@@ -40,6 +40,7 @@ def run(arguments: argparse.Namespace) -> None:
             not arguments.no_optimize,
             attention=class_numbers(arguments.attention),
             names=class_names(arguments.classes),
+            similarities=arguments.similarities,
             explain=explained.append,
             progress=step,
         )

@@ -23,6 +23,7 @@ def add_graph_options(parser: argparse.ArgumentParser) -> None:
     add_model_options(parser)
     parser.add_argument("--size", metavar="N|HxW", help="size of the images; default: the architecture's")
     parser.add_argument("--maps", help="cluster maps: none, stages, all, or LAYER,... (stages)")
+    parser.add_argument("--similarities", action="store_true", help="show how similar points are to their centres")
     parser.add_argument("--evidence", type=int, metavar="K", help="show positions' shares of K classes (0)")
     parser.add_argument("--attention", metavar="CLASS,...", help="ICASC: classes to show, by number; default: top 2")
     parser.add_argument("--classes", metavar="FILE", help="names of the classes, one a line")

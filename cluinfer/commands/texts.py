@@ -18,13 +18,14 @@ def promise_fields(promise: Promise) -> list[Field]:
     """What goes in and what comes out."""
     height, width = promise.size
     classes = "a backbone" if promise.classes is None else f"{promise.classes} classes"
+    similarities = "; with similarities" if promise.similarities else ""
     fields = [
         ("model", f"{promise.arch}, {classes}{', named' if promise.names else ''}"),
         (
             "pictures",
             f"{width}x{height}, {promise.preprocess.interpolation}, the middle {percent(promise.preprocess.crop)}",
         ),
-        ("maps", ", ".join(map_name(each) for each in promise.maps) or "none"),
+        ("maps", (", ".join(map_name(each) for each in promise.maps) or "none") + similarities),
     ]
     if promise.evidence:
         fields.append(("evidence", f"for the {count(promise.evidence, 'likeliest class', 'likeliest classes')}"))

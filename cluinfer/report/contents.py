@@ -1,7 +1,8 @@
 """What a report holds, as an object for JSON: texts, pictures as data URLs, arrays deflated in one piece a picture.
 
 Arrays keep their values: ids in the smallest integer type that holds them, shares and attention in float32. The first
-dimension of each is heads (cluster maps), classes (evidence, attention) or 1 (segments).
+dimension of each is heads (cluster maps), classes (evidence, attention) or 1 (segments). Of similarities, the clusters'
+means are there, [heads, 1, clusters].
 """
 
 from __future__ import annotations
@@ -100,7 +101,7 @@ def _views(promise: Promise, known: set[str]) -> list[dict[str, Any]]:
         views.append(view("clusters", "Segments", [layer], _NOTES[SEGMENTS]))
     shown = [each for each in promise.maps if each.output in known]
     for stage in sorted({each.stage for each in shown}):
-        layers = [_layer(each) for each in shown if each.stage == stage]
+        layers = [_layer(each, known) for each in shown if each.stage == stage]
         views.append(view("clusters", f"Stage {stage}", layers))
     if EVIDENCE in known:
         views.append(view("evidence", "Evidence"))
@@ -114,11 +115,12 @@ def _views(promise: Promise, known: set[str]) -> list[dict[str, Any]]:
     return views or [view("picture", "Picture")]
 
 
-def _layer(output: ClusterOutput) -> dict[str, str]:
+def _layer(output: ClusterOutput, known: set[str]) -> dict[str, str]:
     label = output.layer
     if output.alias:
         label = f"Pool into stage {output.stage + 1}" if output.pool else "Last layer"
-    return {"array": output.output, "label": label, "about": output.layer}
+    similarity = {"similarity": output.similarity} if output.similarity in known else {}
+    return {"array": output.output, "label": label, "about": output.layer} | similarity
 
 
 def _arrays(prediction: Prediction, promise: Promise) -> dict[str, Array]:
@@ -128,9 +130,12 @@ def _arrays(prediction: Prediction, promise: Promise) -> dict[str, Array]:
         with suppress(NotShownError):  # not every pool is shown
             # In the size of the first pool's map, which they are composed in: no more is known, and less is drawn
             found[SEGMENTS] = stretch(prediction.segments(), pool.size)[None]
-    found |= {
-        each.output: prediction.clusters[each.layer].ids for each in promise.maps if each.layer in prediction.clusters
-    }
+    for each in promise.maps:
+        if (map_ := prediction.clusters.get(each.layer)) is None:
+            continue
+        found[each.output] = map_.ids
+        if map_.similarity is not None:
+            found[each.similarity] = map_.mean_similarity()[:, None]
     if prediction.evidence is not None:
         found[EVIDENCE] = prediction.evidence
     if prediction.attention is not None:

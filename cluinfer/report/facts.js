@@ -75,6 +75,7 @@ function facts(id) {
   if (kind === "clusters" || scene.runs[0].has("segments")) {
     known.push(told("Points", (panel) => count(size(panel))));
     known.push(told("Share", (panel) => percent(size(panel) / panel.map.values.length)));
+    if (layer()?.similarity) known.push(told("Mean similarity", (panel) => similarity(panel, id)));
   }
   const share = kind === "evidence" ? (panel) => signed(panel.value(id)) : (panel) => evidenceAt(panel, id);
   if (state.label !== null) known.push(told(`Evidence for ${nameOf(state.label)}`, share));
@@ -83,6 +84,12 @@ function facts(id) {
     known.push(told("Only here", ({ map, other }) => count(only(map.values, other.values))));
   }
   return known;
+}
+
+function similarity(panel, id) {
+  const means = scene.runs[panel.run].get(layer().similarity);
+  const value = means ? part(means, state.head).values[id] : NaN;
+  return Number.isFinite(value) ? value.toFixed(3) : "–";
 }
 
 function nameOf(label) {

@@ -49,8 +49,8 @@ class Serving:
             if found is None:
                 there = ", ".join(each.alias or each.layer for each in promise.maps) or "none"
                 raise NotShownError(f"no cluster map {name!r:.100}; there are {there}")
-            wanted.add(found.output)
-        left_out = {each.output for each in promise.maps} - wanted
+            wanted |= {found.output, found.similarity}
+        left_out = {name for each in promise.maps for name in (each.output, each.similarity)} - wanted
         return tuple(name for name in promise.outputs if name not in left_out)
 
 
@@ -147,9 +147,9 @@ def _output(promise: Promise, name: str) -> list[str]:
     if name == LOGITS:
         labels = [f"label_filename: {_text(LABELS)}"] if promise.names else []
         return [*_tensor(name, "TYPE_FP32", (promise.classes or -1,)), *labels]
-    ids = {each.output: (each.heads, *each.size) for each in promise.maps}
-    if name in ids:
-        return _tensor(name, "TYPE_INT32", ids[name])
+    for each in promise.maps:
+        if name in (each.output, each.similarity):
+            return _tensor(name, "TYPE_INT32" if name == each.output else "TYPE_FP32", (each.heads, *each.size))
     if name == EVIDENCE_CLASSES:
         return _tensor(name, "TYPE_INT32", (promise.evidence,))
     if name == ATTENTION_CLASSES:

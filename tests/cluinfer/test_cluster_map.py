@@ -25,7 +25,7 @@ IDS = np.arange(48, dtype=np.int32).reshape(2, 4, 6) % 24
 
 
 def cluster_map(output: ClusterOutput = STAGE, picture: Image.Image | None = CROP) -> ClusterMap:
-    return ClusterMap.of(output, IDS[: output.heads], View(PROMISE, picture))
+    return ClusterMap.of(output, {output.output: IDS[: output.heads]}, View(PROMISE, picture))
 
 
 def test_what_a_map_says_of_itself() -> None:
@@ -49,6 +49,40 @@ def test_maps_are_compared_by_identity() -> None:
     """Two pictures' maps say the same of themselves, and have different ids."""
     assert cluster_map() != cluster_map()
     assert len({cluster_map(), cluster_map()}) == 2
+
+
+# --- similarities
+
+
+def test_the_mean_similarity_of_each_cluster() -> None:
+    ids = np.int32([[[0, 0, 3], [3, 3, 3]], [[5, 5, 5], [5, 1, -1]]])
+    similarity = np.float32(
+        [
+            [[0.5, 1, 0], [0.25, 0.25, 0.5]],
+            [
+                [
+                    1,
+                    1,
+                    1,
+                ],
+                [0, 0.125, 9],
+            ],
+        ]
+    )
+    output = ClusterOutput("a", "", False, 1, 2, (1, 1), (2, 3), (2, 3))
+    made = ClusterMap.of(output, {output.output: ids, output.similarity: similarity}, View(PROMISE, None))
+    means = made.mean_similarity()
+    assert means.dtype == np.float32
+    missing = np.nan
+    np.testing.assert_array_equal(
+        means, [[0.75, missing, missing, 0.25, missing, missing], [missing, 0.125, missing, missing, missing, 0.75]]
+    )
+
+
+def test_without_similarities_there_is_no_mean() -> None:
+    assert cluster_map().similarity is None
+    with pytest.raises(NotShownError, match="stage1 has no similarities; export the model with --similarities"):
+        cluster_map().mean_similarity()
 
 
 # --- stretched

@@ -52,6 +52,22 @@ def test_outputs_in_order() -> None:
     )
 
 
+def test_similarities_follow_their_maps() -> None:
+    promise = replace(PROMISE, similarities=True)
+    assert promise.outputs[:4] == ("logits", TOKENS.output, "similarity/network.0.2.token_mixer", POOL.output)
+    assert Promise.from_json(promise.to_json()) == promise
+    shapes = SHAPES | {TOKENS.similarity: SHAPES[TOKENS.output], POOL.similarity: SHAPES[POOL.output]}
+    promise.check_outputs(shapes)
+    with pytest.raises(GraphError, match=r"promises similarity/network\.1 of shape"):
+        promise.check_outputs(shapes | {POOL.similarity: (None, 1, 56, 49)})
+
+
+def test_a_description_from_before_similarities() -> None:
+    held = json.loads(PROMISE.to_json())
+    del held["similarities"]
+    assert Promise.from_json(json.dumps(held)) == PROMISE
+
+
 def refused(text: str) -> str:
     with pytest.raises(GraphError) as error:
         Promise.from_json(text)
@@ -136,6 +152,7 @@ WRONG: list[tuple[str, Any, str]] = [
     ("maps.1.grid", A_TEXT, "maps.1.grid must be list, got 'x'"),
     ("maps.1.size", [], "maps.1.size.0 must be int, got None"),
     ("maps.1.more", AN_INT, "unknown field maps.1.more"),
+    ("similarities", 1, "similarities must be bool, got 1"),
     ("evidence", -1, f"evidence = -1 is not in 0..{LIMIT}"),
     ("attention", A_TEXT, "attention must be int, got 'x'"),
     ("features", LIMIT + 1, f"features = {LIMIT + 1} is not in 0..{LIMIT}"),

@@ -31,6 +31,7 @@ from cluinfer.export.nn import (
     watch_clusters,
 )
 from cluinfer.export.outputs import choose_layers
+from cluinfer.export.reference import reference_outputs
 from cluinfer.graph import KEY, ClusterOutput, Promise
 
 SMALL = {
@@ -159,6 +160,32 @@ def test_everything_promised_is_there_and_right(family: str, optimize: bool) -> 
             last = model.norm(model.stage_maps(torch.from_numpy(x))[-1])
             share = torch.einsum("bkc,bchw->bkhw", model.head.weight[torch.from_numpy(ids).long()], last)
         np.testing.assert_allclose(out["evidence"], share / (last.shape[2] * last.shape[3]), atol=1e-5)
+
+
+@pytest.mark.parametrize("optimize", [False, True])
+@pytest.mark.parametrize("family", SMALL)
+def test_similarities_are_those_of_the_points_to_the_centres_they_chose(family: str, optimize: bool) -> None:
+    model = small(family)
+    proto = to_onnx(model, maps="all", similarities=True, optimize=optimize)
+    promise = promise_of(proto)
+    assert [output.name for output in proto.graph.output] == list(promise.outputs)
+    x = image(2, 3, 32, 48)
+    with torch.no_grad(), watch_clusters(model) as seen:
+        model(torch.from_numpy(x))
+    out = run(proto, x)
+    wanted, margins = reference_outputs(model, promise, x)
+    for each in promise.maps:
+        assignment = seen[each.layer]
+        layout = assignment.layout
+        weight = layout.merge(assignment.weight[:, None], layout.region).numpy()
+        assert out[each.similarity].shape == (2, each.heads, *each.size)
+        np.testing.assert_allclose(out[each.similarity], weight, atol=1e-5)
+        np.testing.assert_array_equal(wanted[each.similarity], weight)
+        assert each.similarity not in margins
+
+
+def test_similarities_of_no_maps_are_none() -> None:
+    assert not promise_of(to_onnx(small("coc"), maps="none", similarities=True, optimize=False)).similarities
 
 
 def test_the_stages_and_pools_are_named() -> None:

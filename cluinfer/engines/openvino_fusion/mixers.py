@@ -4,8 +4,8 @@
     values, base    = a map, its cell means     ClusterScatter
     gathered with the weights                   ClusterGather    (a mixer; a pool has none)
 
-The map of ids, if asked for, comes from the fused node too. Whatever else reads the index or the weight keeps the
-single operators in place.
+The map of ids, if asked for, comes from the fused node too. Whatever else reads the index keeps the single operators in
+place; what else reads the weight, a map of similarities, keeps the assignment beside the fused node.
 """
 
 from __future__ import annotations
@@ -102,8 +102,6 @@ def _find(assign: Any) -> _Parts | None:
     if len(scatter.inputs()) == 4 and not _comes_from(scatter, 3, weight):
         return None
     ours = {node.get_name() for node in (scatter, gather) if node is not None}
-    if any(node.get_name() not in ours for node, _ in readers(weight)):
-        return None
     if gather is not None and len(readers(scatter.output(0))) != 1:
         return None
     features = find_slice(assign.input_value(0))

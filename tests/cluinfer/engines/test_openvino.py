@@ -164,6 +164,16 @@ def test_everything_is_fused(family: str) -> None:
 
 
 @needs_native
+@pytest.mark.parametrize("family", SMALL)
+def test_similarities_cost_no_fusion(family: str) -> None:
+    blob = ENGINE.compile(small(family, True), Options(threads=2))
+    fused = module.describe(blob)[0]["fused"]
+    assert all(fused[name] == count for name, count in FUSED[family].items() if name != "ClusterMapAssign")
+    with ENGINE.load(blob, Options(threads=2)) as ours:
+        assert_same(ours.run({"image": image(1)}), in_onnx_runtime(family, 1, True))
+
+
+@needs_native
 @pytest.mark.parametrize("batch", [1, 3])
 @pytest.mark.parametrize(("family", "mixers"), [("fec", 3), ("coc", 3), ("cluenet", 3)])
 def test_mixers_take_their_convolutions_along(

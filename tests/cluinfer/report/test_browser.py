@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +45,22 @@ def test_pointing_lights_up_the_cluster_and_says_its_size(page: Page, tmp_path: 
             assert f"Points {size} Share {size / ids.size:.1%}".replace("%", " %") in told
     page.move("h1", 0.5, 0.5)
     assert text(page, "#detail").startswith("Point at a cluster, click to pin it Points")
+
+
+def test_a_cluster_says_how_similar_its_points_are(page: Page, tmp_path: Path) -> None:
+    promise = replace(PROMISE, similarities=True)
+    made = prediction(promise)
+    show(page, tmp_path, [("a.png", made)], promise)
+    assert "similarity" not in text(page, "#detail")  # of a token, nothing is known
+    choose(page, "views", 2)
+    for head in (0, 2):
+        choose(page, "heads", head)
+        stage = made.clusters["stage2"]
+        assert stage.similarity is not None
+        ids = stage.ids[head]
+        point_at(page, ids, 3, 5)
+        mean = stage.similarity[head][ids == ids[3, 5]].mean()
+        assert f"Mean similarity {mean:.3f}" in text(page, "#detail")
 
 
 def test_every_map_can_be_chosen(page: Page, tmp_path: Path) -> None:
