@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import os
 import queue
+import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -209,6 +211,27 @@ def test_large_pictures_of_different_sizes_are_batched(server: Server, built_mod
     with Runtime(built_model.artifact, threads=1) as runtime:
         for content, answer in zip(contents, answers, strict=True):
             np.testing.assert_array_equal(answer[0], runtime(Image.open(io.BytesIO(content))).logits)
+
+
+def test_a_worker_that_dies_takes_its_model_alone_and_loading_brings_it_back(client: Any, server: Server) -> None:
+    os.kill(worker(server, "batched"), signal.SIGKILL)
+    with pytest.raises(InferenceServerException, match=r"[Ss]tub process .*not healthy"):
+        client.infer("batched", image(client, images(1)))
+    assert client.is_server_live()
+    assert client.infer("single", image(client, images(1))).as_numpy(LOGITS).shape == (1, 3)
+    client.unload_model("batched")
+    for _ in range(200):
+        if not client.is_model_ready("batched"):
+            break
+    client.load_model("batched")
+    assert client.infer("batched", image(client, images(1))).as_numpy(LOGITS).shape == (1, 3)
+
+
+def worker(server: Server, model: str) -> int:
+    """The process of the Python backend that runs this model."""
+    children = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children").read_text().split()
+    (found,) = [int(each) for each in children if f"/{model}/".encode() in Path(f"/proc/{each}/cmdline").read_bytes()]
+    return found
 
 
 def test_a_model_is_unloaded_and_loaded(client: Any) -> None:
