@@ -18,7 +18,7 @@ echo "Twenty scenes that the model has not seen, ten kinds of objects:"
 run python "$shapes/scenes.py" --out demo/scenes --seed 20 --count 20
 
 printf '\nA trained FEC becomes an engine, held against the checkpoint on these scenes:'
-run cluinfer build "$shapes/checkpoints/fec.pt" --size 64 --classes "$shapes/classes.txt" --evidence 2 \
+run cluinfer build "$shapes/checkpoints/fec.pt" --size 64 --classes "$shapes/classes.txt" --evidence 2 --similarities \
     --pictures demo/scenes/*.png -o demo/shapes.clu
 
 printf '\nWhat it sees, and which pixels it put together for it:'

@@ -12,6 +12,7 @@ from report_cases import ICASC, PROMISE, STAGE1, picture, prediction, requantise
 from report_page import Array, choose, lit, pixels, point_at, show, text
 
 from cluinfer.draw import heat_colors, palette
+from cluinfer.graph import ClusterOutput
 from cluinfer.prediction import Prediction
 
 TIMES, MINUS = "\N{MULTIPLICATION SIGN}", "\N{MINUS SIGN}"
@@ -267,3 +268,17 @@ def test_ids_beyond_the_palette_and_many_clusters(page: Page, tmp_path: Path) ->
     assert len(text(page, "#ranking").split("%")) == 8 + 1
     page.click("#more")
     assert len(text(page, "#ranking").split("%")) == 192 + 1
+
+
+def test_a_thousand_clusters_are_listed_when_asked_for(page: Page, tmp_path: Path) -> None:
+    output = ClusterOutput("many", "", False, 1, 1, (1, 1), (32, 32), (32, 32))
+    promise = replace(PROMISE, maps=(output,), evidence=0)
+    ids = np.random.default_rng(0).permutation(1024).astype(np.int32).reshape(1, 1, 32, 32)
+    show(page, tmp_path, [("a.png", prediction(promise, changed={output.output: ids}))], promise)
+    assert f"32 {TIMES} 32 points in 1,024 clusters" in text(page, "#explained")
+    point_at(page, ids[0, 0], 20, 30)
+    assert text(page, "#detail").startswith(f"Cluster {ids[0, 0, 20, 30]} ")
+    assert lit(page, 32, 32).sum() == 1
+    page.click("#more")
+    assert text(page, "#more") == "Show fewer"
+    assert page.run("return document.querySelectorAll('#ranking button').length") == 1024
