@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,24 +11,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cluinfer.errors import CalibrationError
+from cluinfer.whole import whole_file
 
 _HEAD = "head"
 
 
 def save(path: Path, head: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> None:
-    """Under a temporary name, then renamed."""
-    temporary = path.with_name(f".{uuid.uuid4().hex}.tmp")
+    """Replaces what was saved there before."""
     text = np.frombuffer(json.dumps(head).encode(), np.uint8)
     try:
-        with temporary.open("xb") as file:
+        with whole_file(path) as file:
             np.savez(file, allow_pickle=False, **{_HEAD: text}, **dict(arrays))
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
     except OSError as error:
         raise CalibrationError(f"{path}: cannot keep the state of the calibration there: {error.strerror}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def load(path: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:

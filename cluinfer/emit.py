@@ -14,10 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
-import shutil
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +25,7 @@ from cluinfer.engines import Options, get_engine
 from cluinfer.engines.quantized import INT8, is_quantized
 from cluinfer.errors import EngineError
 from cluinfer.json_fields import Fields
+from cluinfer.whole import whole_file, whole_folder
 
 if TYPE_CHECKING:
     from cluinfer.calibration import Calibrated
@@ -197,29 +195,15 @@ def _free(folder: Path) -> Path:
 
 
 def _write(folder: Path, contents: Mapping[str, bytes]) -> None:
-    temporary = folder.with_name(f".{uuid.uuid4().hex}.trt.tmp")
     try:
-        for name, content in contents.items():
-            path = temporary / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with path.open("xb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-        older = folder.with_name(f".{uuid.uuid4().hex}.trt.tmp")
-        if folder.exists():
-            folder.rename(older)
-        try:
-            temporary.rename(folder)
-        except OSError:
-            if older.exists():
-                older.rename(folder)
-            raise
-        shutil.rmtree(older, ignore_errors=True)
+        with whole_folder(folder) as made:
+            for name, content in contents.items():
+                path = made / name
+                path.parent.mkdir(exist_ok=True)
+                with whole_file(path) as file:  # on the disk before the folder has its name
+                    file.write(content)
     except OSError as error:
         raise EngineError(f"-o {folder}: cannot write there: {error.strerror}") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 class _Reader(Fields):

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import re
 import stat
-import uuid
 from pathlib import Path
 
 import onnx
@@ -18,6 +17,7 @@ from google.protobuf.message import DecodeError, EncodeError  # type: ignore[imp
 from cluinfer.errors import GraphError
 from cluinfer.export.onnx_checks import check_model, read_promise
 from cluinfer.export.onnx_parts import MAX_BYTES, check_text, name_of, size_in_bytes, tensors
+from cluinfer.whole import whole_file
 
 __all__ = ["read_onnx", "read_promise", "write_onnx"]
 
@@ -39,10 +39,7 @@ def read_onnx(path: str | Path) -> onnx.ModelProto:
 
 
 def write_onnx(model: onnx.ModelProto, path: str | Path) -> None:
-    """Write the model under a temporary name beside `path`, then rename: `path` is never there half-written.
-
-    Killed by force in between, it leaves the temporary file (.*.tmp), never a broken `path`.
-    """
+    """Write the model to `path`, which is never there half-written."""
     path = Path(path)
     if path.is_dir() or not path.parent.is_dir():
         wrong = "is a folder" if path.is_dir() else "its folder does not exist"
@@ -51,17 +48,11 @@ def write_onnx(model: onnx.ModelProto, path: str | Path) -> None:
         content = model.SerializeToString(deterministic=True)
     except (EncodeError, ValueError) as error:
         raise GraphError(f"{path}: an ONNX file holds at most 2 GiB, this model is larger") from error
-    temporary = path.with_name(f".{uuid.uuid4().hex}.tmp")
     try:
-        with temporary.open("xb") as file:
+        with whole_file(path) as file:
             file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
     except OSError as error:
         raise GraphError(f"{path}: cannot write an ONNX file there: {error.strerror}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _content(path: Path) -> bytes:

@@ -8,7 +8,6 @@ import html
 import json
 import os
 import re
-import uuid
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -19,6 +18,7 @@ from cluinfer.errors import CluinferError
 from cluinfer.graph import Promise
 from cluinfer.prediction import Prediction
 from cluinfer.report.contents import contents
+from cluinfer.whole import whole_file
 
 _SCRIPTS = ("data.js", "paint.js", "state.js", "panels.js", "facts.js", "page.js")
 
@@ -36,7 +36,15 @@ def write_report(
     `against`: what another artifact predicted on the same pictures, in the same order; the report then shows both, and
     which points changed their cluster. `engines` names the two.
     """
-    _replace(Path(path), page(contents(predictions, promise, against, engines)).encode())
+    content = page(contents(predictions, promise, against, engines)).encode()
+    path = Path(path)
+    try:
+        if path.is_dir():
+            raise IsADirectoryError("it is a folder")
+        with whole_file(path) as file:
+            file.write(content)
+    except OSError as error:
+        raise CluinferError(f"{path}: cannot write a report there: {error.strerror or error}") from error
 
 
 def page(data: dict[str, Any]) -> str:
@@ -69,17 +77,3 @@ def _json(data: dict[str, Any]) -> str:
     """JSON that no parser of HTML takes for anything but text, whatever the names in it."""
     text = json.dumps(data, allow_nan=False, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all."""
-    temporary = path.with_name(f".{uuid.uuid4().hex}.html.tmp")
-    try:
-        if path.is_dir():
-            raise IsADirectoryError("it is a folder")
-        temporary.write_bytes(content)
-        temporary.replace(path)
-    except OSError as error:
-        raise CluinferError(f"{path}: cannot write a report there: {error.strerror or error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -13,7 +13,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,10 +23,11 @@ from cluinfer.errors import CluinferError, EngineError, one_line
 from cluinfer.runtime import Runtime
 from cluinfer.scale.columns import ERROR, Columns, table
 from cluinfer.scale.dataset import pool, predicted
+from cluinfer.whole import whole_file
 
 JOB = "_job.json"  # readers of a folder of Parquet files leave out what begins with an underscore or a dot
 ROWS = 1024
-_TEMPORARY = ".part-"
+_TEMPORARY = ".part-"  # how `whole_file` begins the temporary name of a part
 
 
 @dataclass(frozen=True)
@@ -133,15 +133,8 @@ class PartWriter:
         made = table(predicted(self.runtime, paths), self.runtime.promise, self.columns)
         errors = made.column(ERROR)
         named = made.add_column(0, pa.field("path", pa.string()), pa.array(map(_text, paths), pa.string()))
-        temporary = self.folder / f"{_TEMPORARY}{index:06}-{uuid.uuid4().hex}.tmp"
-        try:
-            with temporary.open("xb") as file:
-                parquet.write_table(named, file, compression="zstd")
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(target)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with whole_file(target) as file:
+            parquet.write_table(named, file, compression="zstd")
         return len(errors), len(errors) - errors.null_count
 
 
@@ -163,9 +156,8 @@ def _claim(folder: Path, job: dict[str, Any]) -> None:
             return
         if there:
             raise CluinferError(f"{folder}: holds {there[0]!r:.60}, which is not of a job of ours: name another folder")
-        temporary = folder / f".{JOB}.tmp"
-        temporary.write_text(json.dumps(job), encoding="utf-8")
-        temporary.replace(folder / JOB)
+        with whole_file(folder / JOB) as file:
+            file.write(json.dumps(job).encode())
     except OSError as error:
         raise CluinferError(f"{folder}: wanted a folder to write to: {error.strerror}") from error
 

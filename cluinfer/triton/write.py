@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from pathlib import Path
 from cluinfer.artifact import Artifact, read_artifact
 from cluinfer.errors import ArtifactError, CluinferError
 from cluinfer.triton.config import LABELS, MARK, Batches, Serving, check_name, config, kserve
+from cluinfer.whole import whole_file, whole_folder
 
 CONFIG, KSERVE = "config.pbtxt", "kserve.yaml"
 STORAGE, IMAGE = "pvc://models", "cluinfer-triton"
@@ -55,7 +55,7 @@ def package(
         _check_ours(folder, folder / CONFIG)
         _check_ours(manifest, manifest)
         Path(repository).mkdir(parents=True, exist_ok=True)
-        with _temporary(Path(repository)) as made:
+        with whole_folder(folder) as made:  # under a name with a dot, which Triton takes for no model
             (made / "1").mkdir()
             (made / CONFIG).write_text(text, encoding="utf-8")
             if promise.names:
@@ -68,11 +68,9 @@ def package(
                 _check_same(artifact, made / "1" / "model.clu")
             else:
                 (made / "1" / "model.plan").write_bytes(plan.content)
-            _replace(folder, made)
         text = kserve(name, storage, None if plan is not None else image)
-        temporary = manifest.with_name(f".{uuid.uuid4().hex}.tmp")
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(manifest)
+        with whole_file(manifest) as file:
+            file.write(text.encode())
     platform = "python" if plan is None else "tensorrt_plan"
     return Package(folder, platform, batches.most, serving.outputs(promise), manifest)
 
@@ -118,32 +116,6 @@ def _check_ours(path: Path, marked: Path) -> None:
 def _check_same(artifact: Artifact, copy: Path) -> None:
     if read_artifact(copy).manifest != artifact.manifest:
         raise ArtifactError(f"{artifact.path}: the file has changed while it was copied; do it again")
-
-
-@contextmanager
-def _temporary(repository: Path) -> Iterator[Path]:
-    """A folder that Triton takes for no model, as its name begins with a dot; gone afterwards."""
-    path = repository / f".{uuid.uuid4().hex}.tmp"
-    path.mkdir()
-    try:
-        yield path
-    finally:
-        shutil.rmtree(path, ignore_errors=True)
-
-
-def _replace(folder: Path, made: Path) -> None:
-    """Put the made folder in the place of the old one, which comes back if that fails."""
-    old = made.with_name(f".{uuid.uuid4().hex}.tmp")
-    replaces = folder.exists()
-    if replaces:
-        folder.rename(old)
-    try:
-        made.rename(folder)
-    except OSError:
-        if replaces:
-            old.rename(folder)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
 
 
 @contextmanager

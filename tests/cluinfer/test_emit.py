@@ -113,7 +113,7 @@ def test_a_failure_leaves_what_was_there(
     def full(handle: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(emit.os, "fsync", full)
+    monkeypatch.setattr("os.fsync", full)
     with pytest.raises(EngineError, match=r"cannot write there: No space left"):
         emit.emit(built_model.graph, target, target="sm_80", plugins=False)
     assert [path.name for path in tmp_path.iterdir()] == ["prepared"]

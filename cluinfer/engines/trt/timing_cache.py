@@ -8,9 +8,10 @@ from __future__ import annotations
 import os
 import re
 import sys
-import uuid
 from contextlib import suppress
 from pathlib import Path
+
+from cluinfer.whole import whole_file
 
 _MAX_BYTES = 1 << 28
 
@@ -34,14 +35,10 @@ def read(version: str, gpu: str) -> bytes:
 def write(version: str, gpu: str, content: bytes) -> None:
     """Keep it, whole or not at all."""
     path = _path(version, gpu)
-    temporary = path.with_name(f".{uuid.uuid4().hex}.tmp")
     with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            temporary.write_bytes(content)
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with whole_file(path) as file:
+            file.write(content)
 
 
 def _path(version: str, gpu: str) -> Path:

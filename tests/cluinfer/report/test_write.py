@@ -326,6 +326,12 @@ def test_a_path_that_cannot_be_written(tmp_path: Path, name: str, message: str) 
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_path_below_a_file(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CluinferError, match="cannot write a report there"):
+        write_report(tmp_path / "file" / "report.html", [("a.png", prediction())], PROMISE)
+
+
 def test_size_of_the_cases() -> None:
     """The cases are worth their name: not square, folded, and with ids that need two bytes."""
     made = prediction()
