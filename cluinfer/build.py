@@ -27,7 +27,7 @@ from cluinfer.artifact import Built, write_artifact
 from cluinfer.build_graphs import AUTO, NO_IMAGES, Calibration, Made, make_graph
 from cluinfer.engines import ENGINES, Array, Choice, Engine, Options, Session, choose_engine, get_engine
 from cluinfer.engines.quantized import INT8, is_quantized
-from cluinfer.errors import ArtifactError, CalibrationError, EngineError
+from cluinfer.errors import ArtifactError, CalibrationError, EngineError, GraphError
 from cluinfer.fidelity import Fidelity, percent
 from cluinfer.graph import INPUT, Promise
 from cluinfer.preprocess import Picture
@@ -238,7 +238,7 @@ def _try(
                 progress(f"compiling for {engine.name} in {each}")
                 blobs[each] = engine.compile(made[each].content, with_it)
                 sessions[each] = opened.enter_context(engine.load(blobs[each], with_it))
-            except (EngineError, CalibrationError) as error:
+            except (EngineError, CalibrationError, GraphError) as error:
                 if each == wanted[0]:
                     raise
                 refused[each] = str(error)

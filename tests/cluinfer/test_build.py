@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,8 +18,9 @@ from conftest import BuiltModel
 from cluinfer import build as module
 from cluinfer.artifact import read_artifact
 from cluinfer.build import Tried, build
+from cluinfer.build_graphs import Made, make_graph
 from cluinfer.cli import main
-from cluinfer.errors import EngineError
+from cluinfer.errors import EngineError, GraphError
 from cluinfer.fidelity import Fidelity, compare
 from cluinfer.timing import statistics
 
@@ -251,6 +253,20 @@ def test_a_precision_that_the_machine_lacks_is_left_out_of_auto_alone(
         build(built_model.graph, tmp_path / "bf16.clu", precision="bf16", engine="openvino")
     assert str(error.value) == message
     assert [path.name for path in tmp_path.iterdir()] == ["auto.clu"]
+
+
+def test_a_precision_whose_graph_an_engine_cannot_take_is_left_out_of_auto_alone(
+    built_model: BuiltModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which takes TensorRT and a GPU; here, the rules speak up where they would not."""
+    def checked(precision: str, *rest: Any) -> Made:
+        if precision == "bf16":
+            raise GraphError("a rule of TensorRT is broken")
+        return make_graph(precision, *rest)
+
+    monkeypatch.setattr(module, "make_graph", checked)
+    summary = build(built_model.graph, tmp_path / "auto.clu", precision="auto", engine="openvino", threads=1)
+    assert [each.reason for each in summary.tried][1] == "a rule of TensorRT is broken"
 
 
 # --- what ends early
