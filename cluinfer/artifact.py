@@ -35,6 +35,7 @@ GRAPH, ENGINE, MANIFEST = "graph.onnx", "engine.bin", "manifest.json"
 MAX_MANIFEST = 8 << 20  # 65,536 classes of 100 letters each fit
 MAX_BATCH_PIXELS = 1 << 28  # of one call: 3 GiB, which a session pads its inputs to
 _CHUNK = 1 << 20
+_SOURCES = (".pt", ".pth", ".pt2", ".onnx", ".safetensors")  # what people may take for an artifact
 _DATE = re.compile(r"\d{4}-\d\d-\d\d([T ][\d:.]{1,15}(Z|[+-]\d\d:\d\d)?)?")
 _TEMPORARY = re.compile(r"\.[0-9a-f]{32}\.clu\.tmp")
 
@@ -125,8 +126,15 @@ def read_artifact(path: str | os.PathLike[str]) -> Artifact:
         if not path.is_file():
             found = "a folder" if path.is_dir() else "something else" if path.exists() else "nothing"
             raise ArtifactError(f"wanted an artifact, which `cluinfer build` makes, found {found}")
-        with path.open("rb") as file:
-            return Artifact(path, *_read(file))
+        try:
+            with path.open("rb") as file:
+                return Artifact(path, *_read(file))
+        except ArtifactError as error:
+            if path.suffix in _SOURCES:
+                raise ArtifactError(
+                    "wanted an artifact; `cluinfer build` makes one of a file like this, if it is a model"
+                ) from error
+            raise
 
 
 def write_artifact(

@@ -44,7 +44,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; nothing but a bug leaves a traceback."""
     _prepare_output()
     try:
-        arguments = _parser().parse_args(argv)
+        arguments, unknown = _parser().parse_known_args(argv)
+        if unknown:
+            return _fail(f"unrecognized arguments: {' '.join(unknown)}; see cluinfer {arguments.command} --help")
         with _explaining_missing_packages(f"cluinfer {arguments.command}"), _ending_when_terminated():
             code: int | None = arguments.run(arguments)
         sys.stdout.flush()  # here, so that a reader that has gone is noticed while it can be handled
@@ -54,6 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except CluinferError as error:
         return _fail(str(error))
     except KeyboardInterrupt:
+        print("cluinfer: interrupted", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
         # Python flushes standard output once more when it exits, which would complain about the pipe again.

@@ -34,7 +34,7 @@ def load_model(path: str | Path, arch: str | None = None, **overrides: object) -
     try:
         if arch is None:
             found = recognise(shapes)
-            config, name, note = found.config, found.arch, found.note
+            config, name, note = found.config, found.arch, found.note(overrides)
         else:
             config, name, note = _with_head_of(published(arch), shapes), arch, None
     except CheckpointError as error:
@@ -46,10 +46,11 @@ def load_model(path: str | Path, arch: str | None = None, **overrides: object) -
     with torch.device("meta"):  # shapes are compared before memory is asked for
         model = build(config)
     _compare(path, model, state, name, told=arch is not None)
-    if note and not {"grid", "fold"} & set(overrides):
-        warnings.warn(f"{path}: {note}; set arch, grid or fold to choose", AssumptionWarning, stacklevel=2)
+    if note:
+        warnings.warn(f"{path}: {note}", AssumptionWarning, stacklevel=2)
     model.load_state_dict(state, strict=True, assign=True)
     setattr(model, "arch", name or f"{family_of(config)}_custom")  # noqa: B010 - torch types attributes as modules
+    setattr(model, "size_assumed", name is None and "size" not in overrides)  # noqa: B010
     return model.eval()
 
 

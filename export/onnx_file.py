@@ -9,32 +9,52 @@ from __future__ import annotations
 import os
 import re
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import onnx
 from google.protobuf.message import DecodeError, EncodeError  # type: ignore[import-untyped]
 
+from cluinfer.artifact import Artifact
 from cluinfer.errors import GraphError
 from cluinfer.export.onnx_checks import check_model, read_promise
 from cluinfer.export.onnx_parts import MAX_BYTES, check_text, name_of, size_in_bytes, tensors
 from cluinfer.whole import whole_file
 
-__all__ = ["read_onnx", "read_promise", "write_onnx"]
+__all__ = ["read_graph", "read_onnx", "read_promise", "write_onnx"]
 
 
 def read_onnx(path: str | Path) -> onnx.ModelProto:
     """The model of an ONNX file, checked throughout, with its external weights taken in."""
     path = Path(path)
+    with _explained(path):
+        return _checked(_content(path), path.parent)
+
+
+def read_graph(artifact: Artifact) -> onnx.ModelProto:
+    """The model that an artifact was compiled from, checked in the same way."""
+    with _explained(artifact.path):
+        return _checked(artifact.graph(), None)
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
     try:
-        model = onnx.ModelProto()
-        model.ParseFromString(_content(path))
-        check_text(model)
-        _take_in_weights(model, path.parent)
-        check_model(model)
+        yield
     except DecodeError as error:
         raise GraphError(f"{path}: not an ONNX file, or truncated or damaged; copy or export it again") from error
     except GraphError as error:
         raise GraphError(f"{path}: {' '.join(str(error).split())}") from error
+
+
+def _checked(content: bytes, folder: Path | None) -> onnx.ModelProto:
+    model = onnx.ModelProto()
+    model.ParseFromString(content)
+    check_text(model)
+    if folder is not None:
+        _take_in_weights(model, folder)
+    check_model(model)
     return model
 
 

@@ -6,7 +6,7 @@ for CoC and FEC the split into heads) leave no trace in a checkpoint: they are t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 
 from cluinfer.errors import CheckpointError
@@ -23,26 +23,25 @@ HEAD_DIMS = (32, 24, 16, 64, 48, 8)  # tried in this order where no published mo
 
 @dataclass(frozen=True)
 class Recognised:
-    """A configuration, the published names it may go by (the first was taken), and what had to be assumed."""
+    """A configuration, the published names it may go by (the first was taken), and what a checkpoint does not say."""
 
     config: Config
     names: tuple[str, ...]
-    assumed: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()  # on grid and fold of a published size
+    assumed: tuple[tuple[str, str], ...] = ()  # of a size of the user's own: settings and their values
 
     @property
     def arch(self) -> str | None:
         """The published name, or None for a size of the user's own."""
         return self.names[0] if self.names else None
 
-    @property
-    def note(self) -> str | None:
-        """What a user should know of what the file did not say, as one line."""
-        parts = list(self.assumed)
-        if len(self.names) > 1:
-            parts.append(
-                f"its shapes fit {', '.join(self.names)}, which differ in grid and fold; {self.names[0]} was taken"
-            )
-        return "; ".join(parts) or None
+    def note(self, given: Collection[str] = ()) -> str | None:
+        """What a user should know of what neither the file nor he, with the `given` settings, has said."""
+        if self.remarks and not {"grid", "fold"} & set(given):
+            return "; ".join((*self.remarks, "set arch, grid or fold to choose"))
+        if assumed := [f"{name}={value}" for name, value in self.assumed if name not in given]:
+            return f"not a published size, so it was assumed: {', '.join(assumed)}; set what was otherwise in training"
+        return None
 
 
 def recognise(shapes: Shapes) -> Recognised:
@@ -91,11 +90,12 @@ def _cluster(shapes: Shapes) -> Recognised:
     )
     names = [name for name, known in _PUBLISHED.items() if _same(known, config)]
     if names:
-        published = _PUBLISHED[names[0]]
-        note = ("without a head, grid and fold are often larger than the published classifier's",)
-        return Recognised(
-            replace(published, num_classes=config.num_classes), tuple(names), () if config.num_classes else note
-        )
+        remarks = []
+        if len(names) > 1:
+            remarks.append(f"its shapes fit {', '.join(names)}, which differ in grid and fold; {names[0]} was taken")
+        if config.num_classes is None:
+            remarks.append("without a head, grid and fold are often larger than the published classifier's")
+        return Recognised(replace(_PUBLISHED[names[0]], num_classes=config.num_classes), tuple(names), tuple(remarks))
     return _unpublished(config, widths, shapes, first)
 
 
@@ -114,19 +114,19 @@ def _unpublished(config: ClusterConfig, widths: tuple[int, ...], shapes: Shapes,
     family = [c for c in _PUBLISHED.values() if c.family == config.family]
     near = next((c for c in family if _widths(c) == widths), None)
     default = near or next((c for c in family if c.patch == config.patch), family[-1])
-    assumed = [f"not a published size of {config.family}"]
+    assumed = []
     if config.family == "cluenet":
         heads = tuple(_length(shapes, f"{name}.token_mixer.gate.fc1.weight", 0) for name in first)
     else:
         heads = near.heads if near else tuple(_heads(width) for width in widths)
-        assumed.append(f"heads={','.join(map(str, heads))} was assumed")
+        assumed.append(("heads", ",".join(map(str, heads))))
     if any(width % count for width, count in zip(widths, heads, strict=True)):
         raise CheckpointError(f"head widths {list(widths)} do not divide into {list(heads)} heads")
     grid, fold = _fit(default.grid, stages), _fit(default.fold, stages)
-    assumed.append(f"grid={_text(grid)} and fold={_text(fold)} were assumed")
+    assumed += [("grid", _text(grid)), ("fold", _text(fold))]
     head_dims = tuple(width // count for width, count in zip(widths, heads, strict=True))
     complete = replace(config, heads=heads, head_dims=head_dims, grid=grid, fold=fold, size=default.size)
-    return Recognised(complete, (), tuple(assumed))
+    return Recognised(complete, (), assumed=tuple(assumed))
 
 
 def _widths(config: ClusterConfig) -> tuple[int, ...]:

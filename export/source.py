@@ -11,17 +11,18 @@ import onnx
 import torch
 from torch import nn
 
+from cluinfer.artifact import read_artifact
 from cluinfer.engines import Array
 from cluinfer.errors import ArchError, CluinferError, GraphError
 from cluinfer.export.load import load_model
-from cluinfer.export.onnx_file import read_onnx, read_promise
+from cluinfer.export.onnx_file import read_graph, read_onnx, read_promise
 from cluinfer.export.program import read_program
 from cluinfer.export.reference import reference_outputs
 from cluinfer.export.to_onnx import Size, to_onnx
 from cluinfer.export.verify import GraphRun, Outputs, Reference
 from cluinfer.graph import Promise
 
-PROGRAM, GRAPH = ".pt2", ".onnx"
+PROGRAM, GRAPH, ARTIFACT = ".pt2", ".onnx", ".clu"
 
 
 @dataclass(frozen=True)
@@ -59,14 +60,15 @@ def read_source(
 ) -> Source:
     """The graph of a checkpoint or program, as `to_onnx` makes it with these options, or of an ONNX file as it is.
 
-    A checkpoint is the reference of its graph; a program or an ONNX file has none but the graph in ONNX Runtime.
+    That of an artifact is its graph. A checkpoint is the reference of its graph; all others have none but the graph in
+    ONNX Runtime.
     """
     progress(f"reading {path}")
-    if Path(path).suffix == GRAPH:
+    if Path(path).suffix in (GRAPH, ARTIFACT):
         shown = maps is not None or evidence is not None or similarities or attention
         if arch or overrides or size or shown or names:
             raise GraphError(f"{path}: a graph already; what it shows was chosen when it was exported")
-        return _of_graph(read_onnx(path), path)
+        return _of_graph(read_onnx(path) if Path(path).suffix == GRAPH else read_graph(read_artifact(path)), path)
     module = read_model(path, arch, **(overrides or {}))
     proto = to_onnx(
         module,
@@ -100,6 +102,12 @@ def output_path(source: str | Path, output: str | Path | None, suffix: str) -> P
     if not source.is_file():
         raise CluinferError(f"{source}: wanted a checkpoint file, found {'a folder' if source.is_dir() else 'nothing'}")
     target = Path(output or source.with_suffix(suffix))
-    if target.is_dir() or not target.parent.is_dir() or target.resolve() == source.resolve():
-        raise CluinferError(f"-o {target}: wanted the name of a file to write, in a folder that exists, not {source}")
+    wrong = {
+        "this is a folder": target.is_dir(),
+        "its folder does not exist": not target.parent.is_dir(),
+        "this is what is read": target.resolve() == source.resolve(),
+    }
+    for what, is_so in wrong.items():
+        if is_so:
+            raise CluinferError(f"-o {target}: wanted the name of a file to write, but {what}")
     return target

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ import torch
 from torch import nn
 
 from cluinfer.errors import CluinferError, GraphError, ShapeError
+from cluinfer.export.load import AssumptionWarning
 from cluinfer.export.models import family_of
 from cluinfer.export.models.config import ClusterConfig
 from cluinfer.export.models.icasc import Icasc, IcascAttention, IcascConfig
@@ -73,6 +75,13 @@ def to_onnx(
             raise ShapeError(f"a torch.export program is of one size: wanted {size}, it is {height_width}")
     else:
         height_width = _pair(size if size is not None else settings.size if settings else 224)
+        if size is None and getattr(module, "size_assumed", False):
+            text = f"{height_width[0]}x{height_width[1]}"
+            warnings.warn(
+                f"images of {text} were assumed, a checkpoint does not say; give the size that it was trained on",
+                AssumptionWarning,
+                stacklevel=2,
+            )
         progress(f"tracing {arch} at {height_width[0]}x{height_width[1]}")
         program = _trace(IcascAttention(module, attention) if isinstance(module, Icasc) else module, height_width)
     features = 0
@@ -90,6 +99,8 @@ def to_onnx(
         raise GraphError(f"{len(names)} class names were given, the model has {classes or 'no'} classes")
     done = run_passes(model, ORDER[:1]) if optimize else []  # what is a clustering, before its map is asked for
     chosen = choose_layers(find_layers(model), maps)
+    if similarities and not chosen:
+        raise GraphError("similarities were asked for, but there is no cluster map to show them beside")
     add_maps(model, chosen, similarities)
     if evidence:
         add_evidence(model, evidence)
@@ -104,7 +115,7 @@ def to_onnx(
         names=tuple(names),
         preprocess=preprocess or Preprocess(),
         maps=chosen,
-        similarities=similarities and bool(chosen),
+        similarities=similarities,
         evidence=evidence,
         attention=(len(attention) if attention else 2) if isinstance(module, Icasc) else 0,
         features=features,

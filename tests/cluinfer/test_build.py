@@ -179,6 +179,13 @@ def test_what_is_worse_than_it_should_be_is_said() -> None:
     assert failure == "clusters/a: only 99 % of the points agree, wanted 99.8 %"
 
 
+def test_an_artifact_is_built_again_for_another_engine(built_model: BuiltModel, tmp_path: Path) -> None:
+    target = tmp_path / "other.clu"
+    assert main(["build", str(built_model.artifact), "-o", str(target), "--engine", "ort"]) == 0
+    before, after = read_artifact(built_model.artifact), read_artifact(target)
+    assert (after.manifest.built.engine, after.manifest.promise) == ("ort", before.manifest.promise)
+
+
 # --- what is refused
 
 
@@ -187,8 +194,11 @@ def test_what_is_worse_than_it_should_be_is_said() -> None:
     [
         (["gone.pt"], "gone.pt: wanted a checkpoint file, found nothing"),
         (["."], ".: wanted a checkpoint file, found a folder"),
-        (["model.pt", "-o", "model.pt"], "-o model.pt: wanted the name of a file to write, in a folder that exists"),
-        (["model.pt", "-o", "gone/a.clu"], "-o gone/a.clu: wanted the name of a file to write, in a folder that"),
+        (["model.pt", "-o", "model.pt"], "-o model.pt: wanted the name of a file to write, but this is what is read"),
+        (
+            ["model.pt", "-o", "gone/a.clu"],
+            "-o gone/a.clu: wanted the name of a file to write, but its folder does not exist",
+        ),
         (["model.pt", "-o", "model.onnx"], "-o model.onnx: wanted a name ending in .clu"),
         (["model.pt", "--engine", "trt"], "no NVIDIA GPU with a driver here"),
         (["model.pt", "--engine", "tvm"], "there is no engine 'tvm'; there are: auto, trt, openvino, ort"),
@@ -259,6 +269,7 @@ def test_a_precision_whose_graph_an_engine_cannot_take_is_left_out_of_auto_alone
     built_model: BuiltModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Which takes TensorRT and a GPU; here, the rules speak up where they would not."""
+
     def checked(precision: str, *rest: Any) -> Made:
         if precision == "bf16":
             raise GraphError("a rule of TensorRT is broken")

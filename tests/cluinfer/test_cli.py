@@ -69,7 +69,7 @@ def test_runs_as_a_module() -> None:
     ("arguments", "message"),
     [
         ([], "the following arguments are required: COMMAND; see cluinfer --help"),
-        (["archs", "--colour"], "unrecognized arguments: --colour; see cluinfer --help"),
+        (["archs", "--colour"], "unrecognized arguments: --colour; see cluinfer archs --help"),
         (["archs", "--json=1"], "argument --json: ignored explicit argument '1'; see cluinfer archs --help"),
     ],
 )
@@ -163,7 +163,7 @@ def test_a_bug_keeps_its_traceback(archs: ModuleType) -> None:
 def test_interrupted(archs: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
     raise_in(archs, KeyboardInterrupt())
     assert main(["archs"]) == 130
-    assert capsys.readouterr() == ("", "")
+    assert capsys.readouterr() == ("", "cluinfer: interrupted\n")
 
 
 @pytest.mark.usefixtures("archs")

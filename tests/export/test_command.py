@@ -32,7 +32,7 @@ def test_export_writes_the_graph_and_says_what_it_did(checkpoint: Path, capsys: 
     assert graph.graph.output[0].name == "logits"
     assert "linear_to_conv" in out
     assert f"{checkpoint.with_suffix('.onnx')}: " in out
-    assert "warning: " in err and "not a published size of coc" in err
+    assert "warning: " in err and "not a published size" in err and "images of" not in err
     assert sorted(path.name for path in checkpoint.parent.iterdir()) == ["model.onnx", "model.pt", "names.txt"]
 
 
@@ -41,8 +41,11 @@ def test_export_writes_the_graph_and_says_what_it_did(checkpoint: Path, capsys: 
     [
         (["."], ".: wanted a checkpoint file, found a folder"),
         (["none.pt"], "none.pt: wanted a checkpoint file, found nothing"),
-        (["model.pt", "-o", "model.pt"], "-o model.pt: wanted the name of a file to write"),
-        (["model.pt", "-o", "none/model.onnx"], "-o none/model.onnx: wanted the name of a file to write"),
+        (["model.pt", "-o", "model.pt"], "-o model.pt: wanted the name of a file to write, but this is what is read"),
+        (
+            ["model.pt", "-o", "none/model.onnx"],
+            "-o none/model.onnx: wanted the name of a file to write, but its folder does not exist",
+        ),
         (["model.pt", "--attention", "cat"], "--attention cat: wanted class numbers such as 3,17"),
         (["model.pt", "--classes", "none.txt"], "--classes none.txt: wanted a text file with one name a line"),
         (["model.pt", "--set", "gird=3"], "--set gird=3: wanted grid, fold, heads, size"),
@@ -62,6 +65,13 @@ def test_what_cannot_be_done_is_one_line_and_loses_nothing(
     assert f"cluinfer: error: {message}" in capsys.readouterr().err
     assert checkpoint.read_bytes() == before
     assert [path.name for path in checkpoint.parent.iterdir()] == ["model.pt"]
+
+
+def test_a_size_that_nobody_gave_is_said(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["export", str(checkpoint), "--maps", "none"]) == 0
+    assert "warning: images of 224x224 were assumed, a checkpoint does not say" in capsys.readouterr().err
+    assert main(["export", str(checkpoint), "--maps", "none", "--set", "size=32"]) == 0
+    assert "images of" not in capsys.readouterr().err
 
 
 def test_what_was_assumed_is_said_when_it_fails(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

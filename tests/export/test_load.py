@@ -42,10 +42,12 @@ def test_every_arch_is_recognised_from_its_shapes(arch: str, classes: int) -> No
 def test_an_ambiguous_one_says_what_it_may_be() -> None:
     found = recognise(shapes_of(ARCHS["coc_tiny_plain"]))
     assert found.names == ("coc_tiny", "coc_tiny2", "coc_tiny_plain")
-    assert found.note == (
-        "its shapes fit coc_tiny, coc_tiny2, coc_tiny_plain, which differ in grid and fold; coc_tiny was taken"
+    assert found.note() == (
+        "its shapes fit coc_tiny, coc_tiny2, coc_tiny_plain, which differ in grid and fold; coc_tiny was taken; "
+        "set arch, grid or fold to choose"
     )
-    assert recognise(shapes_of(ARCHS["fec_small"])).note is None
+    assert found.note({"grid": "2"}) is None
+    assert recognise(shapes_of(ARCHS["fec_small"])).note() is None
 
 
 @pytest.mark.parametrize("arch", ["fec_base", "coc_small", "cluenet_tiny"])
@@ -54,7 +56,7 @@ def test_backbones_are_recognised(arch: str) -> None:
     assert isinstance(settings, ClusterConfig)
     found = recognise(shapes_of(replace(settings, num_classes=None)))
     assert found.config == replace(settings, num_classes=None)
-    assert "without a head" in (found.note or "")
+    assert "without a head" in (found.note() or "")
 
 
 OWN = {
@@ -74,11 +76,17 @@ def test_sizes_beyond_the_tables_are_read_off_the_shapes(family: str) -> None:
     assert found.names == ()
     if family == "fec":  # widths of 32 and 64 are taken as heads of 32 unless told otherwise
         assert found.config == replace(own, heads=(1, 1, 2), head_dims=(32, 32, 32))
-        assert "heads=1,1,2 was assumed" in (found.note or "")
+        assert found.note() == (
+            "not a published size, so it was assumed: heads=1,1,2, grid=4,4,2, fold=1,1,1; "
+            "set what was otherwise in training"
+        )
+        assert found.note(("grid", "heads")) == (
+            "not a published size, so it was assumed: fold=1,1,1; set what was otherwise in training"
+        )
     else:
         assert found.config == own
-    assert f"not a published size of {family}" in (found.note or "")
-    assert "were assumed" in (found.note or "")
+    assert "not a published size" in (found.note() or "")
+    assert found.note(("heads", "grid", "fold")) is None
 
 
 def test_icasc_beyond_the_tables() -> None:

@@ -184,8 +184,9 @@ def test_similarities_are_those_of_the_points_to_the_centres_they_chose(family: 
         assert each.similarity not in margins
 
 
-def test_similarities_of_no_maps_are_none() -> None:
-    assert not promise_of(to_onnx(small("coc"), maps="none", similarities=True, optimize=False)).similarities
+def test_similarities_of_no_maps_are_refused() -> None:
+    with pytest.raises(GraphError, match="no cluster map to show them beside"):
+        to_onnx(small("coc"), maps="none", similarities=True, optimize=False)
 
 
 def test_the_stages_and_pools_are_named() -> None:

@@ -107,8 +107,14 @@ def test_fp16(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (["images.npy", "--min-agreement", "0.9", "--plot", "a.txt"], "a.txt: wanted a picture's name ending in .png"),
         (["images.npy", "--threads", "0"], "threads must be a positive number, got 0"),
         (["images.npy", "--method", "best"], "argument --method: invalid choice: 'best'"),
-        (["images.npy", "-o", "gone/a.onnx"], "-o gone/a.onnx: wanted the name of a file to write, in a folder that"),
-        (["images.npy", "-o", "model.onnx"], "-o model.onnx: wanted the name of a file to write, in a folder that"),
+        (
+            ["images.npy", "-o", "gone/a.onnx"],
+            "-o gone/a.onnx: wanted the name of a file to write, but its folder does not exist",
+        ),
+        (
+            ["images.npy", "-o", "model.onnx"],
+            "-o model.onnx: wanted the name of a file to write, but this is what is read",
+        ),
     ],
 )
 def test_what_is_refused(folder: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str) -> None:
