@@ -18,6 +18,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -157,7 +158,7 @@ def build(
     )
     to_calibrate.check(precision)
     source = read_source(model, arch, settings, size, maps, evidence, attention, classes, similarities, progress)
-    images, what = _images(source.promise, pictures)
+    images, what = _images(source.promise, pictures, calibration)
     tried = _try(get_engine(name), precision, source, to_calibrate, options, images, what, progress)
     rows, taken = _choose(tried)
     if INT8 not in {each.precision for each in rows} and precision == AUTO and INT8 in get_engine(name).precisions:
@@ -202,10 +203,19 @@ def _engine(name: str) -> Choice:
     return Choice(name, "as asked for")
 
 
-def _images(promise: Promise, pictures: Sequence[Picture]) -> tuple[Array, str]:
-    """What to compare on, float32 [N, 3, H, W], and what that is: of many pictures some, evenly chosen."""
+def _images(promise: Promise, pictures: Sequence[Picture], calibrating: Sequence[Picture] = ()) -> tuple[Array, str]:
+    """What to compare on, float32 [N, 3, H, W], and what that is: of many pictures some, evenly chosen.
+
+    Without any, those that calibration holds back, and without these, noise.
+    """
     from cluinfer.export.images import prepare_pictures, synthetic_images
 
+    if not pictures and calibrating:
+        from cluinfer.calibration.data import split
+
+        found = split(calibrating, promise)
+        held = list(islice(found.held_back, PICTURES))
+        return np.stack(held), f"{len(held)} images {'of' if found.shared else 'held back from'} the calibration"
     if not pictures:
         return synthetic_images(NOISE, promise.size), f"{NOISE} images of smooth noise"
     count = min(len(pictures), PICTURES)

@@ -122,6 +122,16 @@ def test_many_pictures_are_sampled_evenly(built_model: BuiltModel, monkeypatch: 
     np.testing.assert_array_equal(means, kept)
 
 
+def test_without_pictures_those_that_calibration_holds_back_are_compared(built_model: BuiltModel) -> None:
+    promise = read_artifact(built_model.artifact).manifest.promise
+    images = np.random.default_rng(0).standard_normal((10, 3, *promise.size), dtype=np.float32)
+    compared, what = module._images(promise, [], [images])
+    assert what == "2 images held back from the calibration"
+    assert all((images == each).all((1, 2, 3)).any() for each in compared)
+    compared, what = module._images(promise, [], [images[:3]])
+    assert (len(compared), what) == (3, "3 images of the calibration")
+
+
 # --- which precision is taken
 
 
