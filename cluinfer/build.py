@@ -28,7 +28,7 @@ from cluinfer.artifact import Built, write_artifact
 from cluinfer.build_graphs import AUTO, NO_IMAGES, Calibration, Made, make_graph
 from cluinfer.engines import ENGINES, Array, Choice, Engine, Options, Session, choose_engine, get_engine
 from cluinfer.engines.quantized import INT8, is_quantized
-from cluinfer.errors import ArtifactError, CalibrationError, EngineError, GraphError
+from cluinfer.errors import ArtifactError, CalibrationError, EngineError, GraphError, PictureError
 from cluinfer.fidelity import Fidelity, percent
 from cluinfer.graph import INPUT, Promise
 from cluinfer.preprocess import Picture
@@ -157,6 +157,9 @@ def build(
         calibration, min_agreement, max_top1_drop, target.with_name(f"{target.name}.calibration")
     )
     to_calibrate.check(precision)
+    for each in pictures:
+        if isinstance(each, str | Path) and not Path(each).is_file():
+            raise PictureError(f"--pictures {each}: wanted a picture or a folder of them, found nothing")
     source = read_source(model, arch, settings, size, maps, evidence, attention, classes, similarities, progress)
     images, what = _images(source.promise, pictures, calibration)
     tried = _try(get_engine(name), precision, source, to_calibrate, options, images, what, progress)

@@ -65,6 +65,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     pictures = find_pictures(arguments.pictures)
     report = _report_path(arguments.report)
+    if arguments.show and not arguments.overlay:
+        raise CluinferError(f"--show {arguments.show} says which map --overlay DIR paints; give a folder to paint into")
     overlays = _Overlays(_folder(arguments.overlay), arguments.show) if arguments.overlay else None
     models = [arguments.model, *([arguments.against] if arguments.against else [])]
     kept: list[_Seen] = []

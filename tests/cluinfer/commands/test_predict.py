@@ -184,6 +184,10 @@ def test_names_that_would_paint_the_terminal(
         (["model.clu", "pictures/a.png", "--top", "0"], "the top 0 classes were asked for; wanted 1 or more"),
         (["model.clu", "pictures/a.png", "--batch", "0"], "batch must be a positive number, got 0"),
         (
+            ["model.clu", "pictures/a.png", "--show", "stage1"],
+            "--show stage1 says which map --overlay DIR paints; give a folder to paint into",
+        ),
+        (
             ["model.clu", "pictures/a.png", "--overlay", ".", "--show", "stage9"],
             "no cluster map 'stage9'; there are stage1",
         ),
