@@ -95,7 +95,8 @@ class TensorRTEngine(Engine):
             if calls and not settings.kernels:
                 from cluinfer.native.cuda import nvrtc
 
-                here.check_ptx_of(nvrtc.version())
+                if here.target not in nvrtc.FIRST_WITH:
+                    here.check_ptx_of(nvrtc.version())
             at_work = building(here.target, settings.kernels)
         with at_work:
             built = builder.build(trt, prepared, options.precision, profile, settings, here.name)
