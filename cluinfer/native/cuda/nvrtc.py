@@ -15,10 +15,20 @@ from cluinfer.errors import EngineError, MissingPackageError
 from cluinfer.native.cuda import Kernel
 
 # The first version of PTX with each target (PTX ISA, "Target ISA"); ptxas holds the kernels to it in the tests.
-FIRST_WITH = dict(
-    [("sm_75", "6.3"), ("sm_80", "7.0"), ("sm_86", "7.1"), ("sm_87", "7.4"), ("sm_88", "9.0"), ("sm_89", "7.8")]
-    + [("sm_90", "7.8"), ("sm_100", "8.6"), ("sm_103", "8.8"), ("sm_110", "9.0"), ("sm_120", "8.7"), ("sm_121", "8.8")]
-)
+FIRST_WITH = {
+    "sm_75": "6.3",
+    "sm_80": "7.0",
+    "sm_86": "7.1",
+    "sm_87": "7.4",
+    "sm_88": "9.0",
+    "sm_89": "7.8",
+    "sm_90": "7.8",
+    "sm_100": "8.6",
+    "sm_103": "8.8",
+    "sm_110": "9.0",
+    "sm_120": "8.7",
+    "sm_121": "8.8",
+}
 _ADVICE = "pip install 'cluinfer[trt]'"
 
 
