@@ -55,11 +55,12 @@ def main() -> None:
             name = f"{path.stem}.{precision}.onnx"
             (arguments.out / name).write_bytes(graph)
             commands += [
-                f'echo "{name} batch {batch}"; "$1" run_onnx.py "$here/{name}" --precision {precision} '
+                f'echo "{name} batch {batch}"; "$1" "$tool" "$here/{name}" --precision {precision} '
                 f'--npz "$here/{path.stem}.{batch}.npz"'
                 for batch in arguments.batches
             ]
     head = '#!/bin/sh\n# $1: run86, where part_NN were unpacked\nhere=$(cd "$(dirname "$0")" && pwd)\n'
+    head += 'tool=$(dirname "$1")/run_onnx.py\n'
     head += 'echo "machine $(nvidia-smi --query-gpu=name --format=csv,noheader | head -1)"\n'
     head += 'echo "date $(date -u +%FT%TZ)"\n'
     (arguments.out / "run.sh").write_text(head + "\n".join(commands) + "\n")

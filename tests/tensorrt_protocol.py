@@ -81,16 +81,27 @@ from cluinfer.engines.trt import plugins  # noqa: E402
 from cluinfer.errors import CluinferError  # noqa: E402
 
 
-def described(kind: Any) -> Any:
+def described(kind: Any, shape: list[int | str | None]) -> Any:
     desc = trt.DynamicPluginTensorDesc()
     inner = trt.PluginTensorDesc()
     inner.type, inner.format = kind, trt.TensorFormat.LINEAR
+    inner.dims = trt.Dims([side if isinstance(side, int) else -1 for side in shape])
     desc.desc = inner
+    desc.min, desc.opt, desc.max = (
+        trt.Dims([batch if side is None else int(side) for side in shape]) for batch in (1, 2, GROUPS)
+    )
     return desc
 
 
-def take_through(name: str, shapes: list[list[int | None]], kinds: list[str], attributes: dict[str, Any]) -> dict:
-    """One node, all the way from its creation to the kernel for these types."""
+def symbol(side: int | str | None) -> Expression:
+    return Expression(str(side), side) if isinstance(side, int) else Expression("G" if side is None else "S")
+
+
+def take_through(name: str, shapes: list[list[int | str | None]], kinds: list[str], attributes: dict[str, Any]) -> dict:
+    """One node, all the way from its creation to the kernel for these types.
+
+    A side is a number; None, one that is free; or the text of a number that the profile tells, and no symbol.
+    """
     creator = registry.get_creator(name, "1", "cluinfer")
     declared = {each.name: str(each.type) for each in creator.field_names}
     fields = [
@@ -107,9 +118,10 @@ def take_through(name: str, shapes: list[list[int | None]], kinds: list[str], at
     )
     types = [getattr(trt, kind) for kind in kinds]
     outputs = plugin.get_output_data_types(types, [len(shape) for shape in shapes])
-    symbols = [[Expression("G") if side is None else Expression(str(side), side) for side in shape] for shape in shapes]
+    symbols = [[symbol(side) for side in shape] for shape in shapes]
     out_shapes = plugin.get_output_shapes(symbols, [], Expressions())
-    ports = [described(kind) for kind in (*types, *outputs)]
+    free = [[None] * len(shape) for shape in out_shapes]
+    ports = [described(*each) for each in zip((*types, *outputs), (*shapes, *free), strict=True)]
     combinations = plugin.get_supported_format_combinations(ports, len(types))
     names = [str(each.type).rpartition(".")[2] for each in combinations]
     plugin.configure_plugin(ports[: len(types)], ports[len(types) :])

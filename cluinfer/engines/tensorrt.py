@@ -24,6 +24,7 @@ from cluinfer.engines.self_contained import check_self_contained
 from cluinfer.engines.trt import builder
 from cluinfer.engines.trt.arrays import Port
 from cluinfer.engines.trt.gpu import check_driver, gpu
+from cluinfer.engines.trt.opset17 import check_reductions
 from cluinfer.engines.trt.precision import PRECISIONS, check_pairs, check_types
 from cluinfer.engines.trt.session import TensorRTSession
 from cluinfer.engines.trt.settings import MOST, Profile, Settings
@@ -85,6 +86,8 @@ class TensorRTEngine(Engine):
         at_work: AbstractContextManager[Any] = nullcontext()
         if not plugins:
             prepared = standard(graph)
+            if builder.parse_version(trt.__version__) < builder.STRONGLY_TYPED:
+                check_reductions(prepared, trt.__version__)
         else:
             from cluinfer.engines.trt.plugins import building
 
@@ -92,7 +95,8 @@ class TensorRTEngine(Engine):
             if calls and not settings.kernels:
                 from cluinfer.native.cuda import nvrtc
 
-                here.check_ptx_of(nvrtc.version())
+                if here.target not in nvrtc.FIRST_WITH:
+                    here.check_ptx_of(nvrtc.version())
             at_work = building(here.target, settings.kernels)
         with at_work:
             built = builder.build(trt, prepared, options.precision, profile, settings, here.name)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -54,3 +56,21 @@ def test_results_beside_each_other(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         path.write_text(json.dumps(result))
     lines = networks.beside(paths).splitlines()
     assert len(lines) == 2 + 1 + 5 and lines[-1].split()[2:5] == ["TensorRT", "8.6", "fp16"]
+
+
+def test_the_script_finds_what_it_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From wherever it is started: run_onnx.py lies beside run86."""
+    monkeypatch.setattr(tensorrt86, "read_source", lambda path: None)
+    monkeypatch.setattr(tensorrt86, "write_cases", lambda *given: None)
+    monkeypatch.setattr(tensorrt86, "graphs", lambda *given: [("fp16", b"graph")])
+    monkeypatch.setattr(sys, "argv", ["tensorrt86", str(tmp_path / "out"), "fec.pt", "--batches", "8"])
+    tensorrt86.main()
+    staged = tmp_path / "staged"
+    staged.mkdir()
+    (staged / "run_onnx.py").write_text("print('run_onnx')")
+    (staged / "run86").write_text('#!/bin/sh\ntest -f "$1" && test -f "$2" && shift 2 && echo "ran $@"\n')
+    (staged / "run86").chmod(0o755)
+    command = ["sh", str(tmp_path / "out" / "run.sh"), "staged/run86"]
+    said = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+    npz = tmp_path / "out" / "fec.8.npz"
+    assert said.splitlines()[-2:] == ["fec.fp16.onnx batch 8", f"ran --precision fp16 --npz {npz}"]

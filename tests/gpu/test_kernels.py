@@ -37,7 +37,7 @@ def test_assign(size, half, alpha):
     kernel = assign(Shape(channels, count, centres), half, alpha, 0.1, True)
     outputs = [((groups, count), np.int32), ((groups, count), points.dtype)]
     index, weight = run(kernel, [points, centers], outputs)
-    step = max(1, 1 << 22 // (count * centres))
+    step = max(1, (1 << 22) // (count * centres))
     for at in range(0, groups, step):
         part = slice(at, at + step)
         expected, wanted = reference.cluster_assign(points[part], centers[part], alpha=alpha, beta=0.1)

@@ -20,6 +20,8 @@ from cluinfer.errors import EngineError
 STRONGLY_TYPED, PLUGINS, MONITOR = (10, 0), (10, 9), (9, 0)  # the first release with each
 
 Version = tuple[int, int]
+# TensorRT goes on using the first logger that it is given, by its address, in whatever else is made later.
+_loggers: list[Any] = []
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,8 @@ def build(trt: Any, graph: bytes, precision: str, profile: Profile, settings: Se
         config.hardware_compatibility_level = trt.HardwareCompatibilityLevel.AMPERE_PLUS
     if version < STRONGLY_TYPED:
         _set_types(trt, network, config, precision)
+        # else two contexts, as for two streams, would each need a profile of its own; TensorRT 10 always does it
+        config.set_preview_feature(trt.PreviewFeature.PROFILE_SHARING_0806, True)
     _set_profile(builder, network, config, profile)
     if settings.progress is not None and version >= MONITOR:
         config.progress_monitor = _monitor(trt, settings.progress)
@@ -90,7 +94,11 @@ def describe_parser_error(error: Any) -> str:
 def types_of_layers(information: str) -> Counter[str]:
     """How many layers give outputs of which type, from what the engine's inspector says as JSON."""
     found: Counter[str] = Counter()
-    for each in json.loads(information).get("Layers", []):
+    try:
+        layers = json.loads(information).get("Layers", [])
+    except ValueError:  # an engine that took minutes is not thrown away for how TensorRT writes of it
+        return found
+    for each in layers:
         if not isinstance(each, dict):  # names alone: the engine was built without details
             continue
         for output in each.get("Outputs", []):
@@ -140,16 +148,18 @@ def _set_types(trt: Any, network: Any, config: Any, precision: str) -> None:
         config.set_flag(trt.BuilderFlag.INT8)
     config.set_flag(trt.BuilderFlag.OBEY_PRECISION_CONSTRAINTS)
     kinds = trt.LayerType
+    floats = (trt.float32, trt.float16)
     free = (kinds.CONSTANT, kinds.SHAPE, kinds.CAST, kinds.QUANTIZE, kinds.DEQUANTIZE)
     layers = [network.get_layer(number) for number in range(network.num_layers)]
     # A layer that reads a pair is to run in int8: held to the type of the pair's output, it would not.
     given = {layer.get_output(0).name for layer in layers if layer.type == kinds.DEQUANTIZE}
     for layer in layers:
-        if any((each := layer.get_input(i)) is not None and each.name in given for i in range(layer.num_inputs)):
+        inputs = [each for i in range(layer.num_inputs) if (each := layer.get_input(i)) is not None]
+        if layer.type in free or any(each.name in given for each in inputs):
             continue
-        tensor = layer.get_input(0) if layer.num_inputs else None
-        if tensor is not None and tensor.dtype in (trt.float32, trt.float16) and layer.type not in free:
-            layer.precision = tensor.dtype
+        taken = [each.dtype for each in inputs if each.dtype in floats]  # a selection's first input is the condition
+        if taken:
+            layer.precision = taken[0]
 
 
 def _set_profile(builder: Any, network: Any, config: Any, batches: Sequence[int]) -> None:
@@ -191,7 +201,9 @@ def _logger(trt: Any) -> Any:
         def last(self) -> str:
             return f"{self.errors[-1]:.300}" if self.errors else "it does not say why"
 
-    return Log()
+    made = Log()
+    _loggers.append(made)
+    return made
 
 
 def _monitor(trt: Any, progress: Callable[[str], None]) -> Any:

@@ -4,6 +4,8 @@ What the two forms owe to TensorRT's parser (its sources, 8.6 to 10.1, and NVIDI
 - A node meets a plugin by operator type and by the attributes plugin_namespace and plugin_version; `aot` asks for the
   kernel that is embedded in the engine. A local function of the same name may win, so there are none.
 - A plugin has a fixed number of inputs, so operators with weights are plugins of their own (`...Weighted`).
+- 8.6 reads opset 17: opset17.py. It takes the `value_ints` of a Constant for floats, of which there are none, and of a
+  Shape ignores `start` and `end`; so neither is used.
 - 8.6 knows no functions and no CastLike, and ignores `reduction` of ScatterElements without a word; later versions do
   it with a plugin of theirs, whose order of summing is not fixed. So the standard form sums by a product with a one-hot
   matrix, and spells out types. A NaN value then spreads to every centre of its channel.
@@ -17,6 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from cluinfer.engines.trt.opset17 import lower
 from cluinfer.errors import GraphError, MissingPackageError, ShapeError
 from cluinfer.graph import KEY, Promise
 from cluinfer.native.cuda import Kernel, Shape, assign, gather, scatter
@@ -96,6 +99,7 @@ def standard(graph: bytes) -> bytes:
     kept = [each for each in inlined.opset_import if each.domain != DOMAIN]
     del inlined.opset_import[:]
     inlined.opset_import.extend(kept)
+    lower(inlined)
     content: bytes = inlined.SerializeToString(deterministic=True)
     return content
 
@@ -234,7 +238,7 @@ def _assign(call: Call) -> list[str]:
         "s = Reciprocal (below)",
     ]
     return [
-        "axis1 = Constant <value_ints = [1]> ()",
+        "axis1 = Constant <value = int64[1] {1}> ()",
         f"epsilon = Constant <value = float {{{EPSILON}}}> ()",
         *_unit("point", "points"),
         *_unit("center", "centers"),
@@ -266,8 +270,8 @@ def _scatter(call: Call) -> list[str]:
         "share = Mul (one_hot, weight_column)",
     ]
     return [
-        "axis1 = Constant <value_ints = [1]> ()",
-        "axis2 = Constant <value_ints = [2]> ()",
+        "axis1 = Constant <value = int64[1] {1}> ()",
+        "axis2 = Constant <value = int64[1] {2}> ()",
         "one = Constant <value = float {1.0}> ()",
         f"every = Constant <value = int32[1, 1, {count}] {{{', '.join(map(str, range(count)))}}}> ()",
         "slot = Unsqueeze (index, axis2)",
@@ -291,8 +295,9 @@ def _gather(call: Call) -> list[str]:
         "weight_row = Unsqueeze (weight_value, axis1)",
         "found = Mul (picked, weight_row)",
     ]
+    nothing = ", ".join("0" * call.shape.channels)
     return [
-        "axis1 = Constant <value_ints = [1]> ()",
+        "axis1 = Constant <value = int64[1] {1}> ()",
         "zero = Constant <value = int32 {0}> ()",
         "zero_value = Constant <value = float {0.0}> ()",
         f"size = Constant <value = int32 {{{call.shape.centers}}}> ()",
@@ -301,10 +306,8 @@ def _gather(call: Call) -> list[str]:
         "inside = And (not_below, not_above)",
         "safe = Where (inside, index, zero)",
         "row = Unsqueeze (safe, axis1)",
-        "groups = Shape <start = 0, end = 1> (centers)",
-        f"sides = Constant <value_ints = [{call.shape.channels}, {call.shape.points}]> ()",
-        "wanted = Concat <axis = 0> (groups, sides)",
-        "rows = Expand (row, wanted)",
+        f"nothing = Constant <value = int32[1, {call.shape.channels}, 1] {{{nothing}}}> ()",
+        "rows = Add (row, nothing)",  # one for each channel
         f"center = Cast <to = {_FLOAT}> (centers)",
         "picked = GatherElements <axis = 2> (center, rows)",
         *(weights if call.weighted else ["found = Identity (picked)"]),

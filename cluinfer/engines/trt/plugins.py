@@ -4,8 +4,9 @@ They are needed to build an engine, never to run it: it holds the kernels, their
 calls these functions for shapes and types, and once for every node and type that it tries, to be given a kernel.
 
 TensorRT calls this interface experimental. What it wants, and this follows: annotations that are types, so none
-postponed; every attribute declared by every `aot_impl`; no default for any; shapes that are symbols while it plans, and
-numbers (`is_constant`) when it asks for a kernel; a kernel that takes inputs, then outputs.
+postponed; every attribute declared by every `aot_impl`; no default for any; shapes that are symbols while it plans; a
+kernel that takes inputs, then outputs. When it asks for a kernel, a side is a number if the symbol is (`is_constant`),
+or if it is the same in all of the profile: TensorRT need not see through every way to compute a shape.
 """
 
 import hashlib
@@ -51,7 +52,10 @@ def building(target: str, kernels: Mapping[str, bytes]) -> Iterator[Building]:
         _building.pop()
 
 
-def _launch(trtp: Any, operator: str, groups: Any, sides: tuple[Any, Any, Any], half: bool, **more: Any) -> Any:
+Side = tuple[Any, int]  # of which tensor, and which
+
+
+def _launch(trtp: Any, operator: str, groups: Any, sides: tuple[Side, Side, Side], half: bool, **more: Any) -> Any:
     """What `aot_impl` gives: the kernel's name, its PTX, its grid, and that it takes no other arguments."""
     state = _building[-1] if _building else None
     try:
@@ -67,13 +71,20 @@ def _launch(trtp: Any, operator: str, groups: Any, sides: tuple[Any, Any, Any], 
         raise
 
 
-def _number(side: Any) -> int:
-    if side.is_fake or not side.is_constant:
-        raise EngineError(
-            "a cluster operator has channels, points or centres that are no constants: export the graph for a fixed "
-            "size, or build with --no-plugins"
-        )
-    return int(side.constant_value())
+def _number(side: Side) -> int:
+    tensor, axis = side
+    symbol = tensor.shape_expr[axis]
+    if not symbol.is_fake and symbol.is_constant:
+        return int(symbol.constant_value())
+    if tensor.has_shape:
+        shape = tensor.shape
+        least, most = (shape.min[axis], shape.max[axis]) if shape.is_dynamic else (shape[axis], shape[axis])
+        if least == most:
+            return int(least)
+    raise EngineError(
+        "a cluster operator has channels, points or centres that are no constants: export the graph for a fixed "
+        "size, or build with --no-plugins"
+    )
 
 
 def _ptx(state: Building, kernel: Kernel) -> bytes:
@@ -124,15 +135,13 @@ def _register() -> None:
         outputs: tuple[TensorDesc, TensorDesc],
         tactic: int,
     ) -> Made:
-        groups, channels, count = points.shape_expr
-        sides = (channels, count, centers.shape_expr[2])
+        sides = ((points, 1), (points, 2), (centers, 2))
         attributes = {"alpha": alpha, "beta": beta, "sigmoid": bool(sigmoid)}
-        return _launch(trtp, "ClusterAssign", groups, sides, half(points), **attributes)
+        return _launch(trtp, "ClusterAssign", points.shape_expr[0], sides, half(points), **attributes)
 
     def scatter(values: Any, base: Any, weighted: bool) -> Any:
-        groups, channels, count = values.shape_expr
-        sides = (channels, count, base.shape_expr[2])
-        return _launch(trtp, "ClusterScatter", groups, sides, half(values), weighted=weighted)
+        sides = ((values, 1), (values, 2), (base, 2))
+        return _launch(trtp, "ClusterScatter", values.shape_expr[0], sides, half(values), weighted=weighted)
 
     @trtp.register("cluinfer::ClusterScatter")  # type: ignore[untyped-decorator]
     def scatter_outputs(values: TensorDesc, index: TensorDesc, base: TensorDesc) -> TensorDesc:
@@ -178,9 +187,8 @@ def _register() -> None:
         return trtp.from_shape_expr(shape, dtype=centers.dtype)
 
     def gather(centers: Any, index: Any, weighted: bool) -> Any:
-        groups, channels, size = centers.shape_expr
-        sides = (channels, index.shape_expr[1], size)
-        return _launch(trtp, "ClusterGather", groups, sides, half(centers), weighted=weighted)
+        sides = ((centers, 1), (index, 1), (centers, 2))
+        return _launch(trtp, "ClusterGather", centers.shape_expr[0], sides, half(centers), weighted=weighted)
 
     @trtp.register("cluinfer::ClusterGather")  # type: ignore[untyped-decorator]
     def gather_outputs(centers: TensorDesc, index: TensorDesc) -> TensorDesc:

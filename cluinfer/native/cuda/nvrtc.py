@@ -1,7 +1,8 @@
 """Kernels to PTX by NVRTC, which needs neither a GPU nor a driver.
 
-PTX of a newer CUDA than the driver's is refused by that driver, and nothing here can see a driver elsewhere: the NVRTC
-that is installed decides, and `version` says which CUDA it is of.
+PTX of a newer CUDA than the driver's is refused by that driver, and by a TensorRT that was built with an older one. The
+kernels need nothing new, so their PTX says that it is of the first version that knows the target: whatever runs the GPU
+reads it. A target that is not in the table keeps the version of the NVRTC that is installed, which `version` tells.
 """
 
 from __future__ import annotations
@@ -13,6 +14,21 @@ from typing import Any
 from cluinfer.errors import EngineError, MissingPackageError
 from cluinfer.native.cuda import Kernel
 
+# The first version of PTX with each target (PTX ISA, "Target ISA"); ptxas holds the kernels to it in the tests.
+FIRST_WITH = {
+    "sm_75": "6.3",
+    "sm_80": "7.0",
+    "sm_86": "7.1",
+    "sm_87": "7.4",
+    "sm_88": "9.0",
+    "sm_89": "7.8",
+    "sm_90": "7.8",
+    "sm_100": "8.6",
+    "sm_103": "8.8",
+    "sm_110": "9.0",
+    "sm_120": "8.7",
+    "sm_121": "8.8",
+}
 _ADVICE = "pip install 'cluinfer[trt]'"
 
 
@@ -54,7 +70,10 @@ def _compile(source: str, entry: str, target: str) -> bytes:
             log = _text(api.nvrtcGetProgramLogSize, api.nvrtcGetProgramLog, program).decode(errors="replace")
             line = next((line for line in log.splitlines() if "error" in line), log.strip())
             raise EngineError(f"NVRTC {version()} cannot compile {entry} for {target}: {line:.300}")
-        return _text(api.nvrtcGetPTXSize, api.nvrtcGetPTX, program)
+        ptx = _text(api.nvrtcGetPTXSize, api.nvrtcGetPTX, program)
+        if target not in FIRST_WITH:
+            return ptx
+        return re.sub(rb"(?m)^\.version .*$", f".version {FIRST_WITH[target]}".encode(), ptx, count=1)
     finally:
         api.nvrtcDestroyProgram(program)
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ast
+import gc
 import json
 import sys
 import types
+import weakref
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -127,6 +129,68 @@ def test_types_that_the_inspector_tells() -> None:
     builder.check_built(found, "fp16")
     with pytest.raises(EngineError, match=r"int8 was asked for, but no layer .*; layers: 3 fp32"):
         builder.check_built(Counter(fp32=3), "int8")
+    assert builder.types_of_layers('{"Layers": [{"Name": "\\x"}]}') == Counter()  # not JSON
+
+
+@dataclass
+class Tensor:
+    """ITensor."""
+
+    name: str
+    dtype: str
+
+
+class Layer:
+    """ILayer, before TensorRT 11."""
+
+    def __init__(self, kind: str, *inputs: Tensor | None) -> None:
+        self.type, self._inputs, self.num_inputs, self.precision = kind, inputs, len(inputs), ""
+
+    def get_input(self, number: int) -> Tensor | None:
+        return self._inputs[number]
+
+    def get_output(self, number: int) -> Tensor:
+        return Tensor(f"of {self.type}", "float32")
+
+
+class Names:
+    """An enum whose members are their own names; and what takes flags."""
+
+    def __init__(self) -> None:
+        self.flags: list[str] = []
+
+    def __getattr__(self, name: str) -> str:
+        return name
+
+    def set_flag(self, flag: str) -> None:
+        self.flags.append(flag)
+
+
+def test_types_below_tensorrt_10() -> None:
+    half, single, chosen = Tensor("a", "float16"), Tensor("b", "float32"), Tensor("c", "bool")
+    layers = {
+        "float16": Layer("CONVOLUTION", half, None),
+        "float32": Layer("MATRIX_MULTIPLY", single, half),
+        "float32 of a selection": Layer("SELECT", chosen, single, single),
+        "": Layer("ELEMENTWISE", Tensor("d", "int32"), Tensor("e", "int32")),
+        " free": Layer("CAST", single),
+        " constant": Layer("CONSTANT"),
+        " pair": Layer("DEQUANTIZE", half),
+        " quantized": Layer("CONVOLUTION", Tensor("of DEQUANTIZE", "float32"), half),
+    }
+    trt = types.SimpleNamespace(BuilderFlag=Names(), LayerType=Names(), float32="float32", float16="float16")
+    network = types.SimpleNamespace(num_layers=len(layers), get_layer=list(layers.values()).__getitem__)
+    config = Names()
+    builder._set_types(trt, network, config, "int8")
+    assert config.flags == ["FP16", "INT8", "OBEY_PRECISION_CONSTRAINTS"]
+    assert [layer.precision for layer in layers.values()] == [name.partition(" ")[0] for name in layers]
+
+
+def test_loggers_outlive_what_uses_them() -> None:
+    trt = types.SimpleNamespace(ILogger=type("ILogger", (), {}))
+    kept = weakref.ref(builder.logger(trt))
+    gc.collect()
+    assert kept() is not None
 
 
 @dataclass
@@ -248,7 +312,7 @@ CLASSES = {
 }
 BEFORE_11 = {
     *("BuilderFlag.FP16", "BuilderFlag.INT8", "BuilderFlag.OBEY_PRECISION_CONSTRAINTS", "ILayer.precision"),
-    "NetworkDefinitionCreationFlag.EXPLICIT_BATCH",
+    *("NetworkDefinitionCreationFlag.EXPLICIT_BATCH", "PreviewFeature.PROFILE_SHARING_0806"),
 }
 RESOLVE = """
 import json, sys

@@ -38,6 +38,7 @@ NODES = {
     "scatter weighted": node("ClusterScatterWeighted", [POINTS, ROW, CENTERS, ROW], [HALF, "int32", HALF, HALF]),
     "gather": node("ClusterGather", [CENTERS, ROW], [HALF, "int32"]),
     "gather weighted": node("ClusterGatherWeighted", [CENTERS, ROW, ROW], [SINGLE, "int32", SINGLE]),
+    "told by the profile": node("ClusterGather", [[None, "5", M], [None, "70"]], [HALF, "int32"]),
     "points not constant": node("ClusterAssign", [[None, D, None], CENTERS], [SINGLE] * 2, ATTRIBUTES),
     "too many channels": node("ClusterAssign", [[None, 2000, N], [None, 2000, M]], [SINGLE] * 2, ATTRIBUTES),
 }
@@ -105,6 +106,12 @@ def test_kernels_and_their_grids(protocol: dict[str, Any], name: str) -> None:
     ptx = b"at hand" if name == "gather" else compile_ptx(kernel, "sm_90")
     assert made["ptx"] == hashlib.sha256(ptx).hexdigest()
     assert source_hash(CALLS[name]) in protocol["used"]
+
+
+def test_sides_that_only_the_profile_tells(protocol: dict[str, Any]) -> None:
+    made, kernel = protocol["made"]["told by the profile"], CALLS["gather"].kernel()
+    assert (made["entry"], made["launch"]["grid_x"]) == (kernel.entry, f"G * {kernel.blocks}")
+    assert made["ptx"] == hashlib.sha256(b"at hand").hexdigest()
 
 
 @pytest.mark.parametrize(

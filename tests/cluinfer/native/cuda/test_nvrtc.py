@@ -48,6 +48,22 @@ def test_compiles_without_spills(kernel: Kernel, target: str, tmp_path: Path) ->
     assert int(shared[1] if shared else 0) <= 48 << 10
 
 
+@pytest.mark.skipif(PTXAS is None, reason="there is no ptxas here")
+@pytest.mark.parametrize("target", nvrtc.FIRST_WITH)
+def test_the_first_version_that_knows_the_target_is_enough(target: str, tmp_path: Path) -> None:
+    """So whatever runs such a GPU, the driver or TensorRT, reads the PTX."""
+    if target not in nvrtc.targets():
+        pytest.skip("this NVRTC does not know it")
+    for kernel in KERNELS.values():
+        ptx = nvrtc.compile_ptx(kernel, target)
+        assert ptx.count(b"\n.version ") == 1
+        assert f"\n.version {nvrtc.FIRST_WITH[target]}\n".encode() in ptx
+        (tmp_path / "kernel.ptx").write_bytes(ptx)
+        command = [str(PTXAS), f"-arch={target}", str(tmp_path / "kernel.ptx"), "-o", str(tmp_path / "kernel.cubin")]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+
+
 def test_ptx_is_text_to_the_end_and_the_same_again() -> None:
     ptx = nvrtc.compile_ptx(KERNELS["gather"], "sm_90")
     assert ptx.endswith(b"}\n\n")
