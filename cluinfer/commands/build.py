@@ -20,7 +20,7 @@ def declare(parser: argparse.ArgumentParser) -> None:
     """Its arguments."""
     parser.add_argument(
         "model",
-        help="a checkpoint (.pt, .safetensors), a program (.pt2), an exported .onnx, an artifact, or a folder that was emitted",
+        help="a checkpoint (.pt, .safetensors), a program (.pt2), an .onnx, an artifact, or a folder that was emitted",
     )
     parser.add_argument("-o", "--output", metavar="FILE", help="where to; default: beside the model, as .clu")
     parser.add_argument("--engine", default="auto", help="auto, trt, openvino or ort (auto: the first that works here)")
