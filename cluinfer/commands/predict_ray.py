@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cluinfer.errors import CluinferError, EngineError, one_line
@@ -77,19 +79,33 @@ def cluster(address: str) -> Iterator[None]:
         yield
         return
     quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+    # Workers import from the folder that one connects in, before any other; here from an empty one. Pictures may lie
+    # beside a numpy.py of anyone, and a checkout's cluinfer has no native operators.
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as empty:
+        try:
+            with _standing_in(empty):
+                if address == LOCAL:
+                    ray.init(address=LOCAL, include_dashboard=False, object_store_memory=_STORE, **quiet)
+                else:
+                    ray.init(address=address, **quiet)
+        except (ConnectionError, ValueError, RuntimeError, OSError) as error:
+            raise EngineError(f"--ray {address}: no Ray cluster there: {one_line(str(error))}") from error
+        try:
+            DataContext.get_current().enable_progress_bars = False
+            logging.getLogger("ray.data").setLevel(logging.ERROR)
+            yield
+        finally:
+            ray.shutdown()
+
+
+@contextmanager
+def _standing_in(folder: str) -> Iterator[None]:
+    before = Path.cwd()
+    os.chdir(folder)
     try:
-        if address == LOCAL:
-            ray.init(address=LOCAL, include_dashboard=False, object_store_memory=_STORE, **quiet)
-        else:
-            ray.init(address=address, **quiet)
-    except (ConnectionError, ValueError, RuntimeError, OSError) as error:
-        raise EngineError(f"--ray {address}: no Ray cluster there: {one_line(str(error))}") from error
-    try:
-        DataContext.get_current().enable_progress_bars = False
-        logging.getLogger("ray.data").setLevel(logging.ERROR)
         yield
     finally:
-        ray.shutdown()
+        os.chdir(before)
 
 
 def _columns(arguments: argparse.Namespace) -> Columns:
