@@ -27,7 +27,7 @@ from cluinfer.whole import whole_file
 
 JOB = "_job.json"  # readers of a folder of Parquet files leave out what begins with an underscore or a dot
 ROWS = 1024
-_TEMPORARY = ".part-"  # how `whole_file` begins the temporary name of a part
+_TEMPORARY = (".part-", f".{JOB}.")  # how `whole_file` begins the names of what a killed job leaves
 
 
 @dataclass(frozen=True)
@@ -154,8 +154,10 @@ def _claim(folder: Path, job: dict[str, Any]) -> None:
                 if name.startswith(_TEMPORARY):
                     (folder / name).unlink(missing_ok=True)
             return
-        if there:
-            raise CluinferError(f"{folder}: holds {there[0]!r:.60}, which is not of a job of ours: name another folder")
+        if foreign := [name for name in there if not name.startswith(_TEMPORARY)]:
+            raise CluinferError(
+                f"{folder}: holds {foreign[0]!r:.60}, which is not of a job of ours: name another folder"
+            )
         with whole_file(folder / JOB) as file:
             file.write(json.dumps(job).encode())
     except OSError as error:

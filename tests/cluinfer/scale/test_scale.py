@@ -163,6 +163,8 @@ def descends(pid: int) -> bool:
 def test_finished_files_are_not_done_again(built_model: BuiltModel, cluster: None, tmp_path: Path) -> None:
     pictures = paths(built_model) * 2
     folder = tmp_path / "out"
+    folder.mkdir()
+    (folder / "._job.json.0a.tmp").touch()  # of a job that was killed while it wrote this
     first = predict_files(pictures, built_model.artifact, folder, rows=3, actors=1)
     assert (first.parts, first.rows, first.failed) == (3, 8, 2)
     before = {each.name: each.stat().st_mtime_ns for each in folder.glob("*.parquet")}
@@ -207,6 +209,30 @@ def test_the_command(
         assert message in capsys.readouterr().err
     assert main(["predict", str(built_model.artifact), "x.png", "-o", "out"]) == 2
     assert "--output goes with --ray" in capsys.readouterr().err
+
+
+def test_workers_import_nothing_from_where_the_pictures_are(built_model: BuiltModel, tmp_path: Path) -> None:
+    """A cluster of the command's own, so in a process of its own."""
+    for name in ("numpy.py", "cluinfer.py"):
+        (tmp_path / name).write_text("raise SystemExit('from anyone')")
+    (tmp_path / "a.png").symlink_to(built_model.pictures / "a.png")
+    script = tmp_path / "elsewhere" / "run.py"
+    script.parent.mkdir()
+    script.write_text("import sys\nfrom cluinfer.cli import main\nif __name__ == '__main__':\n    sys.exit(main())\n")
+    command = [
+        sys.executable,
+        str(script),
+        "predict",
+        str(built_model.artifact),
+        "a.png",
+        "--ray",
+        "-o",
+        "out",
+        "--json",
+    ]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path, timeout=300)
+    assert ran.returncode == 0, ran.stderr
+    assert json.loads(ran.stdout)["predicted"] == 1
 
 
 def test_ray_is_imported_only_when_it_is_used() -> None:
