@@ -217,8 +217,9 @@ def _images(promise: Promise, pictures: Sequence[Picture], calibrating: Sequence
         from cluinfer.calibration.data import split
 
         found = split(calibrating, promise)
-        held = list(islice(found.held_back, PICTURES))
-        return np.stack(held), f"{len(held)} images {'of' if found.shared else 'held back from'} the calibration"
+        if found.held_back.usable:
+            held = list(islice(found.held_back, PICTURES))
+            return np.stack(held), f"{len(held)} images {'of' if found.shared else 'held back from'} the calibration"
     if not pictures:
         return synthetic_images(NOISE, promise.size), f"{NOISE} images of smooth noise"
     count = min(len(pictures), PICTURES)

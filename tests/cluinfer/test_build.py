@@ -130,6 +130,8 @@ def test_without_pictures_those_that_calibration_holds_back_are_compared(built_m
     assert all((images == each).all((1, 2, 3)).any() for each in compared)
     compared, what = module._images(promise, [], [images[:3]])
     assert (len(compared), what) == (3, "3 images of the calibration")
+    unusable = np.full_like(images, np.nan)
+    assert module._images(promise, [], [unusable])[1] == "16 images of smooth noise"
 
 
 # --- which precision is taken
