@@ -189,15 +189,16 @@ def _openvino() -> Any:
 def _core_with(library: str) -> tuple[Any, str]:
     """A core that knows our operators, natively or expanded; one warning a process where expanded."""
     core = _openvino().Core()
-    reason = "it is not built;"
-    if (Path(__file__).parents[2] / "pyproject.toml").is_file():
-        reason = "it is not built in the checkout that Python found cluinfer in; start Python in another folder, or"
     if library:
         try:
             core.add_extension(library)
             return core, library
         except RuntimeError as error:  # built for another release of OpenVINO, as a rule
             reason = f"it does not load ({_first_line(error)});"
+    elif (Path(__file__).parents[2] / "pyproject.toml").is_file():
+        reason = "it is not built in the checkout that Python found cluinfer in; start Python in another folder, or"
+    else:
+        reason = "it is not built;"
     from cluinfer.engines.openvino_standard import extensions
 
     warnings.warn(

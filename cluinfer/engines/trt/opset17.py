@@ -2,6 +2,7 @@
 
 They take a newer one without a word, and of a reduction whose axes are an input they reduce every axis (their sources:
 reduceTensor looks for an attribute; ReduceSum alone has learnt of the input). TensorRT 10 and later take both forms.
+onnx.version_converter knows no way down for Split, which every graph of ours has.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ def _has_axes(node: onnx.NodeProto) -> bool:
 
 
 def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
-    """Those of its branches and loops as well."""
+    """Those of its branches and loops as well: `export.onnx_parts.nodes_within`, which would bring PyTorch along."""
     for node in graph.node:
         yield node
         for attribute in node.attribute:
