@@ -32,9 +32,7 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
 
 @contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
-    """A new folder to fill, which takes the place of `path` once the block is left; an older one goes, or comes back
-    if that fails.
-    """
+    """A new folder to fill, which takes the place of `path` once the block is left; if it cannot, an old one stays."""
     made, old = _beside(path), _beside(path)
     try:
         made.mkdir()

@@ -56,27 +56,13 @@ def test_maps_are_compared_by_identity() -> None:
 
 def test_the_mean_similarity_of_each_cluster() -> None:
     ids = np.int32([[[0, 0, 3], [3, 3, 3]], [[5, 5, 5], [5, 1, -1]]])
-    similarity = np.float32(
-        [
-            [[0.5, 1, 0], [0.25, 0.25, 0.5]],
-            [
-                [
-                    1,
-                    1,
-                    1,
-                ],
-                [0, 0.125, 9],
-            ],
-        ]
-    )
+    similarity = np.float32([[[0.5, 1, 0], [0.25, 0.25, 0.5]], [[1, 1, 1], [0, 0.125, 9]]])
     output = ClusterOutput("a", "", False, 1, 2, (1, 1), (2, 3), (2, 3))
     made = ClusterMap.of(output, {output.output: ids, output.similarity: similarity}, View(PROMISE, None))
     means = made.mean_similarity()
     assert means.dtype == np.float32
-    missing = np.nan
-    np.testing.assert_array_equal(
-        means, [[0.75, missing, missing, 0.25, missing, missing], [missing, 0.125, missing, missing, missing, 0.75]]
-    )
+    nan = np.nan
+    np.testing.assert_array_equal(means, [[0.75, nan, nan, 0.25, nan, nan], [nan, 0.125, nan, nan, nan, 0.75]])
 
 
 def test_without_similarities_there_is_no_mean() -> None:

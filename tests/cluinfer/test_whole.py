@@ -72,7 +72,7 @@ def test_a_full_disk_leaves_the_old_file_alone(path: Path, monkeypatch: pytest.M
     assert content(path.parent) == {"a.bin": b"old"}
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL")
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL")
 def test_killed_before_the_rename_the_old_file_stays(path: Path) -> None:
     command = [sys.executable, "-c", KILLED, str(path)]
     ran = subprocess.run(command, cwd=path.parent, capture_output=True, text=True, check=False)

@@ -219,17 +219,8 @@ def test_workers_import_nothing_from_where_the_pictures_are(built_model: BuiltMo
     script = tmp_path / "elsewhere" / "run.py"
     script.parent.mkdir()
     script.write_text("import sys\nfrom cluinfer.cli import main\nif __name__ == '__main__':\n    sys.exit(main())\n")
-    command = [
-        sys.executable,
-        str(script),
-        "predict",
-        str(built_model.artifact),
-        "a.png",
-        "--ray",
-        "-o",
-        "out",
-        "--json",
-    ]
+    arguments = ["predict", str(built_model.artifact), "a.png", "--ray", "-o", "out", "--json"]
+    command = [sys.executable, str(script), *arguments]
     ran = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path, timeout=300)
     assert ran.returncode == 0, ran.stderr
     assert json.loads(ran.stdout)["predicted"] == 1
